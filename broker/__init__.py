@@ -1,0 +1,1 @@
+"""The broker: a sans-IO core behind two ROUTER sockets."""

@@ -184,7 +184,7 @@ class ConfigError(BusError):
 
 
 def error_from_code(code: str, message: str, retry_after_s: float | None = None) -> BusError:
-    """Rebuild the error a peer sent. An unknown code (a newer peer) becomes an `EngineError` that names it."""
+    """Rebuild the error a peer sent. An unknown code becomes an `EngineError` naming it."""
     cls = BusError.by_code.get(code)
     if cls is None:
         return EngineError(f"[{code}] {message}", retry_after_s=retry_after_s)

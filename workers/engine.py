@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -88,7 +87,7 @@ class Engine(ABC, Generic[StateT]):
         return [text]
 
     def pack(self, voice: StateT) -> Arrays | None:
-        """Return the arrays that let `unpack` rebuild a voice state, or None when it is not worth caching on disk."""
+        """Return the arrays `unpack` rebuilds a voice state from; None when it is not worth a file."""
         return None
 
     def unpack(self, arrays: Arrays) -> StateT:

@@ -1,0 +1,1 @@
+"""Kokoro-82M with voice cloning on a bare CPU: the embedded default engine."""

@@ -1,0 +1,178 @@
+"""The headers of VB1: the one place where a frame gets its meaning.
+
+Each kind that carries a header has one frozen type here. On the wire a header is a MessagePack array whose
+items are the fields in order: a reader ignores items it does not know and fills missing ones with the
+defaults below, so fields may be added at the end and never moved. Decoding validates types, lengths
+and ranges in the same step; anything else is a `ProtocolError` that names the field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from .errors import BusError, ProtocolError, error_from_code
+from .wire import MAX_HEADER_BYTES
+
+VOICE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
+Name = Annotated[str, Meta(max_length=128)]
+"A worker's or engine's name."
+VoiceId = Annotated[str, Meta(pattern=VOICE_PATTERN)]
+Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", max_length=35)]
+Count = Annotated[int, Meta(ge=0, le=2**31)]
+
+
+class Header(Struct, array_like=True, frozen=True, omit_defaults=False):
+    """Base of all headers."""
+
+
+class Submit(Header):
+    """SUBMIT and JOB: what to speak with; the text is the payload. JOB carries SUBMIT's header unchanged.
+
+    An empty engine means the broker's default, an empty voice the worker's default voice, an empty
+    language the voice's own. `speed` is a factor, 1.0 the engine's own pace. `options` go to the engine
+    as they are.
+    """
+
+    engine: Name = ""
+    voice: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,63})?$")] = ""
+    language: Annotated[str, Meta(pattern=r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$", max_length=35)] = ""
+    lane: Annotated[str, Meta(pattern="^(interactive|batch)$")] = "batch"
+    tenant: Name = ""
+    characters: Count = 0
+    speed: Annotated[float, Meta(ge=0.25, le=4.0)] = 1.0
+    durable: bool = False
+    options: dict[Annotated[str, Meta(max_length=64)], str | int | float | bool | None] = {}
+    traceparent: Name = ""
+
+
+class Accepted(Header):
+    """ACCEPTED: the engine chosen, and how many jobs stood before this one."""
+
+    engine: Name
+    queued_ahead: Count = 0
+
+
+class Started(Header):
+    """STARTED: audio will follow in this form. `first_segment` stands in the envelope's sequence."""
+
+    worker: Name
+    engine: Name
+    sample_rate: Annotated[int, Meta(ge=4000, le=192_000)]
+    segments: Count = 0
+
+
+class Done(Header):
+    """DONE: every chunk has been sent; `chunks` of this attempt, `samples` of this attempt."""
+
+    chunks: Count
+    samples: Count
+    engine_s: Annotated[float, Meta(ge=0)] = 0.0
+    "Seconds the engine worked on this attempt."
+    attempts: Count = 1
+
+
+class Failed(Header):
+    """FAILED: the error tree's code and sentence. `attempts` names what became of each try."""
+
+    code: Name
+    message: Annotated[str, Meta(max_length=2000)]
+    retry_after_s: float | None = None
+    history: Annotated[list[Annotated[str, Meta(max_length=300)]], Meta(max_length=16)] = []
+
+    def error(self) -> BusError:
+        """The error this header carries, as an exception."""
+        return error_from_code(self.code, self.message, self.retry_after_s)
+
+
+class Ready(Header):
+    """READY: a worker registers. `incarnation` is new with each start: the newest of one id wins."""
+
+    worker: Annotated[str, Meta(min_length=1, max_length=128)]
+    incarnation: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    engine: Annotated[str, Meta(min_length=1, max_length=128)]
+    languages: Annotated[list[Language], Meta(max_length=256)]
+    slots: Annotated[int, Meta(ge=1, le=1024)]
+    interval_ms: Annotated[int, Meta(ge=50, le=60_000)]
+    sample_rate: Annotated[int, Meta(ge=4000, le=192_000)]
+    version: Name = ""
+    warm_voices: Annotated[list[VoiceId], Meta(max_length=100)] = []
+    max_chars: Count = 400
+
+
+class Welcome(Header):
+    """WELCOME: the broker took the registration; `liveness` beats missed in a row mean death."""
+
+    broker: Name
+    interval_ms: Annotated[int, Meta(ge=50, le=60_000)]
+    liveness: Annotated[int, Meta(ge=1, le=100)]
+
+
+class Heartbeat(Header):
+    """HEARTBEAT from a worker: its own view, and jobs that made progress since the last beat."""
+
+    free_slots: Count = 0
+    warm_voices: Annotated[list[VoiceId], Meta(max_length=100)] = []
+    progressed: Annotated[
+        list[Annotated[bytes, Meta(min_length=16, max_length=16)]], Meta(max_length=256)
+    ] = []
+    stats: dict[Annotated[str, Meta(max_length=64)], int | float | str] = {}
+
+
+class Admin(Header):
+    """ADMIN request: `status`, or `drain` with a worker's id as target; `offset` pages on."""
+
+    command: Name
+    target: Name = ""
+    offset: Count = 0
+
+
+class AdminReply(Header):
+    """ADMIN reply: `next_offset` is 0 on the last page; the payload is a MessagePack map."""
+
+    ok: bool
+    next_offset: Count = 0
+    code: Name = ""
+    message: Annotated[str, Meta(max_length=2000)] = ""
+
+
+HeaderT = TypeVar("HeaderT", bound=Header)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[type[Header], msgspec.msgpack.Decoder[Any]] = {
+    cls: msgspec.msgpack.Decoder(cls)
+    for cls in (Submit, Accepted, Started, Done, Failed, Ready, Welcome, Heartbeat, Admin, AdminReply)
+}
+
+
+def encode(header: Header) -> bytes:
+    """Pack a header; raise `ProtocolError` when it would exceed the limit all peers obey."""
+    packed = _encoder.encode(header)
+    if len(packed) > MAX_HEADER_BYTES:
+        raise ProtocolError(
+            f"the header takes {len(packed):,} bytes, at most {MAX_HEADER_BYTES:,} are allowed"
+        )
+    return packed
+
+
+def decode(data: bytes | memoryview, cls: type[HeaderT]) -> HeaderT:
+    """Unpack and validate a header. The size is checked before the first byte is decoded."""
+    if len(data) > MAX_HEADER_BYTES:
+        raise ProtocolError(f"the header takes {len(data):,} bytes, at most {MAX_HEADER_BYTES:,} are allowed")
+    try:
+        return _decoders[cls].decode(data)
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"bad {cls.__name__} header: {error}") from None
+
+
+def failed(error: BusError, history: list[str] | None = None) -> Failed:
+    """Turn an error of ours into the header that carries it."""
+    return Failed(
+        error.code,
+        error.message[:2000],
+        error.retry_after_s,
+        [line[:300] for line in (history or [])][-16:],
+    )
