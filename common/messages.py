@@ -25,11 +25,11 @@ Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", m
 Count = Annotated[int, Meta(ge=0, le=2**31)]
 
 
-class Header(Struct, array_like=True, frozen=True, omit_defaults=False):
+class Header(Struct, array_like=True, frozen=True):
     """Base of all headers."""
 
 
-class Submit(Header):
+class Submit(Header, frozen=True):
     """SUBMIT and JOB: what to speak with; the text is the payload. JOB carries SUBMIT's header unchanged.
 
     An empty engine means the broker's default, an empty voice the worker's default voice, an empty
@@ -49,14 +49,14 @@ class Submit(Header):
     traceparent: Name = ""
 
 
-class Accepted(Header):
+class Accepted(Header, frozen=True):
     """ACCEPTED: the engine chosen, and how many jobs stood before this one."""
 
     engine: Name
     queued_ahead: Count = 0
 
 
-class Started(Header):
+class Started(Header, frozen=True):
     """STARTED: audio will follow in this form. `first_segment` stands in the envelope's sequence."""
 
     worker: Name
@@ -65,7 +65,7 @@ class Started(Header):
     segments: Count = 0
 
 
-class Done(Header):
+class Done(Header, frozen=True):
     """DONE: every chunk has been sent; `chunks` of this attempt, `samples` of this attempt."""
 
     chunks: Count
@@ -75,7 +75,7 @@ class Done(Header):
     attempts: Count = 1
 
 
-class Failed(Header):
+class Failed(Header, frozen=True):
     """FAILED: the error tree's code and sentence. `attempts` names what became of each try."""
 
     code: Name
@@ -88,7 +88,7 @@ class Failed(Header):
         return error_from_code(self.code, self.message, self.retry_after_s)
 
 
-class Ready(Header):
+class Ready(Header, frozen=True):
     """READY: a worker registers. `incarnation` is new with each start: the newest of one id wins."""
 
     worker: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -103,7 +103,7 @@ class Ready(Header):
     max_chars: Count = 400
 
 
-class Welcome(Header):
+class Welcome(Header, frozen=True):
     """WELCOME: the broker took the registration; `liveness` beats missed in a row mean death."""
 
     broker: Name
@@ -111,7 +111,7 @@ class Welcome(Header):
     liveness: Annotated[int, Meta(ge=1, le=100)]
 
 
-class Heartbeat(Header):
+class Heartbeat(Header, frozen=True):
     """HEARTBEAT from a worker: its own view, and jobs that made progress since the last beat."""
 
     free_slots: Count = 0
@@ -122,7 +122,7 @@ class Heartbeat(Header):
     stats: dict[Annotated[str, Meta(max_length=64)], int | float | str] = {}
 
 
-class Admin(Header):
+class Admin(Header, frozen=True):
     """ADMIN request: `status`, or `drain` with a worker's id as target; `offset` pages on."""
 
     command: Name
@@ -130,7 +130,7 @@ class Admin(Header):
     offset: Count = 0
 
 
-class AdminReply(Header):
+class AdminReply(Header, frozen=True):
     """ADMIN reply: `next_offset` is 0 on the last page; the payload is a MessagePack map."""
 
     ok: bool
