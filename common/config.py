@@ -1,0 +1,213 @@
+"""config.yaml as frozen types: one place that says what may be set, and refuses everything else at start.
+
+Three sources, later ones win: the defaults below, the YAML file, and `VOICEBUS_SECTION__KEY` environment
+variables (whose values are read as YAML). A wrong key or type stops the process with one sentence that
+names the path in the file and what is allowed there: a typing error must not become a default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from .errors import ConfigError
+from .messages import VOICE_PATTERN
+
+DEFAULT_FILE: Final = "config.yaml"
+ENV_PREFIX: Final = "VOICEBUS_"
+MAX_CONFIG_BYTES: Final = 1024 * 1024
+
+Strategy = Literal["lru", "round_robin", "least_load", "random"]
+Endpoint = Annotated[str, Meta(pattern=r"^(tcp|ipc|inproc)://.+$")]
+Positive = Annotated[float, Meta(gt=0, le=86_400)]
+
+
+class Broker(Struct, frozen=True, forbid_unknown_fields=True):
+    """The broker: where it listens, how it chooses workers, when it gives up."""
+
+    name: Annotated[str, Meta(max_length=128)] = "broker"
+    frontend: Endpoint = "tcp://127.0.0.1:5555"
+    backend: Endpoint = "tcp://127.0.0.1:5556"
+    strategy: Strategy = "lru"
+    default_engine: Annotated[str, Meta(min_length=1, max_length=128)] = "kokoro"
+    heartbeat_interval_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
+    liveness: Annotated[int, Meta(ge=1, le=100)] = 3
+    client_timeout_s: Positive = 10.0
+    default_deadline_s: Positive = 600.0
+    progress_lease_s: Positive = 60.0
+    max_attempts: Annotated[int, Meta(ge=1, le=16)] = 3
+    max_jobs: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
+    max_jobs_per_client: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
+    no_worker_grace_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
+    drain_timeout_s: Positive = 60.0
+
+
+class Worker(Struct, frozen=True, forbid_unknown_fields=True):
+    """One engine's workers on this machine: how many agents, how many engines each, on what device."""
+
+    count: Annotated[int, Meta(ge=0, le=1024)] = 1
+    slots: Annotated[int, Meta(ge=1, le=1024)] = 1
+    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|mps)$")] = "auto"
+    heartbeat_interval_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Edge(Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP edge."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    global_rpm: Annotated[int, Meta(ge=1)] = 1000
+    ip_rpm: Annotated[int, Meta(ge=1)] = 100
+    concurrency: Annotated[int, Meta(ge=1)] = 50
+
+
+class Voices(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where voices are kept: a folder, or any fsspec URL."""
+
+    path: Annotated[str, Meta(min_length=1)] = "voices"
+    default: Annotated[str, Meta(pattern=VOICE_PATTERN)] = "amber"
+    cache_dir: str | None = None
+
+
+class Logging(Struct, frozen=True, forbid_unknown_fields=True):
+    """One log for all processes of a machine, rotated."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    file: str | None = "logs/voicebus.log"
+    format: Literal["text", "json"] = "text"
+    max_bytes: Annotated[int, Meta(ge=10_000)] = 10_000_000
+    backups: Annotated[int, Meta(ge=0, le=1000)] = 5
+
+
+class Security(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may reach the bus."""
+
+    allow_insecure_bind: bool = False
+
+
+def _default_workers() -> dict[str, Worker]:
+    return {"kokoro": Worker()}
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """All of config.yaml."""
+
+    broker: Broker = Broker()
+    workers: dict[str, Worker] = field(default_factory=_default_workers)
+    edge: Edge = Edge()
+    voices: Voices = Voices()
+    logging: Logging = Logging()
+    security: Security = Security()
+
+
+def load_config(
+    path: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None
+) -> Config:
+    """Read the configuration; `path` None means ./config.yaml if there is one, else the defaults.
+
+    Relative folders in the file are meant from the file's own folder. Raises `ConfigError`.
+    """
+    file = Path(path) if path is not None else Path(DEFAULT_FILE)
+    raw: dict[str, Any] = {}
+    if path is not None or file.is_file():
+        raw = _read(file)
+    _apply_environment(raw, os.environ if environ is None else environ)
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{file}: {_explain(str(error))}") from None
+    return _anchor(config, file.parent)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{file}: larger than {MAX_CONFIG_BYTES:,} bytes, this is no configuration")
+        raw: object = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{file}: expected sections such as `broker:` at the top")
+    return msgspec.convert(raw, dict[str, Any], strict=False)
+
+
+def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    """Lay VOICEBUS_SECTION__KEY[__KEY…] over the file; other VOICEBUS_ names (no `__`) are not ours to judge."""
+    import yaml
+
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX) or "__" not in name:
+            continue
+        *parents, last = name.removeprefix(ENV_PREFIX).lower().split("__")
+        node = raw
+        for parent in parents:
+            child: Any = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{name}: `{parent}` is not a section")
+            node = child
+        try:
+            node[last] = yaml.safe_load(environ[name])
+        except yaml.YAMLError:
+            raise ConfigError(f"{name}: its value is not valid YAML") from None
+
+
+def _explain(message: str) -> str:
+    """Turn msgspec's message into one that names the dotted path and what is allowed there."""
+    match = re.match(r"(?s)(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>[^`]*)`)?$", message)
+    assert match is not None
+    what, path = match["what"], match["path"] or ""
+    kind: Any = Config
+    for step in filter(None, path.split(".")):
+        kind = _step(kind, step)
+    where = f"{path}: " if path else ""
+    allowed = _allowed(kind)
+    return f"{where}{what[:1].lower()}{what[1:]}" + (f" (allowed: {allowed})" if allowed else "")
+
+
+def _step(kind: Any, name: str) -> Any:
+    if get_origin(kind) is dict:
+        return get_args(kind)[1]
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return get_type_hints(kind, include_extras=True).get(name)
+    return None
+
+
+def _allowed(kind: Any) -> str:
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return ", ".join(kind.__struct_fields__)
+    if get_origin(kind) is Literal:
+        return ", ".join(map(str, get_args(kind)))
+    if get_origin(kind) is Annotated:
+        base, *metas = get_args(kind)
+        words = [getattr(base, "__name__", str(base))]
+        for meta in metas:
+            if isinstance(meta, Meta):
+                bounds = {">=": meta.ge, ">": meta.gt, "<=": meta.le, "<": meta.lt, "pattern": meta.pattern}
+                words += [f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None]
+        return " ".join(words)
+    return ""
+
+
+def _anchor(config: Config, folder: Path) -> Config:
+    """Make relative folders absolute, so that a process started elsewhere finds the same ones."""
+    replace = msgspec.structs.replace
+    voices, logging = config.voices, config.logging
+    if "://" not in voices.path:
+        voices = replace(voices, path=str((folder / voices.path).absolute()))
+    if logging.file:
+        logging = replace(logging, file=str((folder / logging.file).absolute()))
+    return replace(config, voices=voices, logging=logging)
