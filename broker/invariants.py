@@ -1,0 +1,80 @@
+"""What must hold between the broker's tables after every message. Used by tests and the simulator.
+
+Each line states one promise from the inside: a job is in exactly one place, a credit is never invented, and
+nothing that ended is still referred to.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .states import JobState, WorkerState
+
+if TYPE_CHECKING:
+    from .core import BrokerCore
+    from .tables import Worker
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise AssertionError(what)
+
+
+def check_invariants(core: BrokerCore) -> None:
+    """Raise AssertionError with the promise that is broken."""
+    jobs, workers = core.ledger.jobs, core.members.by_peer
+    queued = [job for pool in core.pools.values() for job in pool.queue]
+    _require(len(queued) == len(set(queued)), "no job waits twice")
+    for job in queued:
+        _require(jobs.get(job.id) is job, "a waiting job is in the ledger")
+    for job_id, job in jobs.items():
+        _require(job.id == job_id, "a job is filed under its id")
+        if job.state == JobState.QUEUED:
+            _require(job.worker is None, "a waiting job has no worker")
+        else:
+            _require(job.state in (JobState.ASSIGNED, JobState.RUNNING), "an ended job has left the ledger")
+            _require(job.worker is not None, "a job given out knows its worker")
+            _require(_holds(job.worker, job.id, job.attempt), "the worker's list has the newest attempt")
+            _require(
+                workers.get(job.worker.peer if job.worker else b"") is job.worker, "that worker is registered"
+            )
+    states = [job.state for job in jobs.values()]
+    _require(states.count(JobState.QUEUED) == len(queued), "every QUEUED job waits in a queue")
+    _require(len(core.ledger.deadlines) == len(jobs), "every open job has one deadline")
+    totals = core.ledger.totals
+    ended = totals["done"] + totals["failed"] + totals["cancelled"]
+    _require(totals["accepted"] == ended + len(jobs), "accepted = answered + open")
+    owed: dict[int, int] = {}
+    for job in jobs.values():
+        owed[id(job.client)] = owed.get(id(job.client), 0) + 1
+    for client in core.ledger.clients.values():
+        _require(client.jobs == owed.get(id(client), 0), "a client's count is that of its open jobs")
+    for pool in core.pools.values():
+        here = [worker for worker in workers.values() if worker.pool is pool]
+        _require(pool.workers == len(here), "a pool's count is that of its workers")
+        taking = sum(worker.slots for worker in here if worker.state == WorkerState.READY)
+        _require(pool.selector.slots == taking, "a pool's slots are those of its ready workers")
+        _require(len(pool.queue) == sum(1 for _ in pool.queue), "a queue's length counts the living")
+    for peer, worker in workers.items():
+        _check_worker(worker, core)
+        _require(
+            worker.peer == peer and core.members.by_id[worker.info.worker] is worker, "one entry a worker"
+        )
+    _require(len(workers) == len(core.members.by_id), "one connection a worker id")
+
+
+def _holds(worker: Worker | None, job_id: bytes, attempt: int) -> bool:
+    return worker is not None and worker.inflight.get(job_id + attempt.to_bytes(2)) is not None
+
+
+def _check_worker(worker: Worker, core: BrokerCore) -> None:
+    _require(len(worker.inflight) <= worker.slots + 1, "a worker holds at most slots + 1 attempts")
+    for key, job in worker.inflight.items():
+        if job is not None:
+            _require(key == job.id + job.attempt.to_bytes(2), "an open attempt is its job's newest")
+            _require(
+                job.worker is worker and core.ledger.jobs.get(job.id) is job, "it belongs to that worker"
+            )
+    in_tier = worker.tier is not None
+    has_room = worker.state == WorkerState.READY and len(worker.inflight) <= worker.slots
+    _require(in_tier == has_room, "a worker can be picked when, and only when, it has room")

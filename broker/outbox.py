@@ -1,0 +1,92 @@
+"""Sending that never blocks and never loses: MANDATORY, NOBLOCK, and a bounded place to wait.
+
+A ROUTER without MANDATORY drops silently; with it, a full peer raises EAGAIN and a vanished one EHOSTUNREACH,
+both on the routing id, before anything of the message is gone. What a full peer cannot take yet is parked in
+order and tried again; a peer that lets too many bytes pile up is reported lost, so one slow reader costs
+bounded memory and stalls nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from typing import Final
+
+import zmq
+from zmq.backend import Socket as _Socket
+
+from .ledger import Out
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+MAX_PARKED_BYTES: Final = 64 * 1024 * 1024
+
+
+class Outbox:
+    """Sends bursts of (routing id, frame, …) over one ROUTER."""
+
+    def __init__(self, socket: zmq.Socket[bytes], max_parked_bytes: int = MAX_PARKED_BYTES) -> None:
+        # pyzmq's compiled base class: 0.55 µs for three frames, where send_multipart takes 4.
+        self._send = _Socket.send.__get__(socket)
+        self._parked: dict[bytes, deque[tuple[bytes, ...]]] = {}
+        self._parked_bytes: dict[bytes, int] = {}
+        self._max_parked_bytes = max_parked_bytes
+
+    @property
+    def waiting(self) -> bool:
+        """Something is parked: call `retry` soon."""
+        return bool(self._parked)
+
+    def burst(self, messages: Out) -> list[bytes]:
+        """Send all messages, empty the list, and return the peers that are gone."""
+        gone: list[bytes] = []
+        parked = self._parked
+        for message in messages:
+            if (parked and message[0] in parked) or not self._try(message, gone):
+                self._park(message, gone)
+        messages.clear()
+        return gone
+
+    def retry(self) -> list[bytes]:
+        """Try the parked messages again, each peer's in order; return the peers that are gone."""
+        gone: list[bytes] = []
+        for peer, queue in list(self._parked.items()):
+            while queue and self._try(queue[0], gone):
+                self._parked_bytes[peer] -= sum(map(len, queue.popleft()))
+            if not queue or peer in gone:
+                self._drop(peer)
+        return gone
+
+    def _try(self, message: tuple[bytes, ...], gone: list[bytes]) -> bool:
+        """Send one message; False when its peer is full. A vanished peer is noted in `gone`."""
+        send = self._send
+        try:
+            send(message[0], _MORE)
+        except zmq.ZMQError as error:
+            if error.errno == errno.EAGAIN:
+                return False
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            gone.append(message[0])
+            return True
+        # With the routing id taken the rest cannot be refused.
+        last = len(message) - 1
+        for frame in message[1:last]:
+            send(frame, _MORE, frame.__class__ is bytes)
+        frame = message[last]
+        send(frame, _NOBLOCK, frame.__class__ is bytes)
+        return True
+
+    def _park(self, message: tuple[bytes, ...], gone: list[bytes]) -> None:
+        peer = message[0]
+        size = self._parked_bytes.get(peer, 0) + sum(map(len, message))
+        if size > self._max_parked_bytes:
+            self._drop(peer)
+            gone.append(peer)
+            return
+        self._parked_bytes[peer] = size
+        self._parked.setdefault(peer, deque()).append(message)
+
+    def _drop(self, peer: bytes) -> None:
+        self._parked.pop(peer, None)
+        self._parked_bytes.pop(peer, None)

@@ -1,0 +1,254 @@
+"""Which worker gets the next job: four strategies over two tiers.
+
+Workers with an idle slot stand in the first tier, workers that can take one job ahead (credit is slots + 1,
+so an engine never waits for the wire) in the second; the first is emptied before the second is asked.
+Every operation is O(1), `round_robin` O(log n): the broker never scans its workers to place a job. The
+state is exact because one broker owns it, so there is no need to sample stale views.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from .states import WorkerState
+
+if TYPE_CHECKING:
+    from .tables import Worker
+
+RandBelow = Callable[[int], int]
+"""`randrange`: a uniform integer in [0, n)."""
+
+
+class Tier(Protocol):
+    """An ordered set of workers with room, in the order a strategy prefers."""
+
+    def add(self, worker: Worker) -> None:
+        """Let a worker in, behind those that stand already."""
+
+    def discard(self, worker: Worker) -> None:
+        """Take a worker out."""
+
+    def eased(self, worker: Worker) -> None:
+        """Note that a member's load has shrunk."""
+
+    def peek(self) -> Worker:
+        """The preferred worker; only called when `len()` is not 0."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+class Lru:
+    """Least recently used first: the worker that has waited longest since its last job. The default."""
+
+    def __init__(self) -> None:
+        self._order: OrderedDict[Worker, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, worker: Worker) -> None:
+        """Stand at the end."""
+        self._order[worker] = None
+
+    def discard(self, worker: Worker) -> None:
+        """Leave the line."""
+        self._order.pop(worker, None)
+
+    def eased(self, worker: Worker) -> None:
+        """Keep the place: it was earned by waiting."""
+
+    def peek(self) -> Worker:
+        """The head of the line."""
+        return next(iter(self._order))
+
+
+class RoundRobin:
+    """In turn: the worker whose last job was given out first, however long that job took."""
+
+    def __init__(self) -> None:
+        self._members: set[Worker] = set()
+        self._heap: list[tuple[int, int, Worker]] = []
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, worker: Worker) -> None:
+        """Stand where the turn number says."""
+        self._members.add(worker)
+        heapq.heappush(self._heap, (worker.turn, id(worker), worker))
+
+    def discard(self, worker: Worker) -> None:
+        """Leave; the heap entry goes when it comes up."""
+        self._members.discard(worker)
+
+    def eased(self, worker: Worker) -> None:
+        """Keep the turn."""
+
+    def peek(self) -> Worker:
+        """The lowest turn number among the members."""
+        while True:
+            turn, _, worker = self._heap[0]
+            if worker in self._members and worker.turn == turn:
+                return worker
+            heapq.heappop(self._heap)
+
+
+class LeastLoad:
+    """Fewest open jobs for its slots; longest waiting first among equals."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[float, OrderedDict[Worker, None]] = {}
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, worker: Worker) -> None:
+        """Stand in the bucket of the present load."""
+        load = len(worker.inflight) / worker.slots
+        bucket = self._buckets.get(load)
+        if bucket is None:
+            bucket = self._buckets[load] = OrderedDict()
+        bucket[worker] = None
+        worker.bucket = load
+        self._size += 1
+
+    def discard(self, worker: Worker) -> None:
+        """Leave the bucket; an empty bucket goes, so their number stays that of the distinct loads."""
+        bucket = self._buckets.get(worker.bucket)
+        if bucket is not None and worker in bucket:
+            del bucket[worker]
+            self._size -= 1
+            if not bucket:
+                del self._buckets[worker.bucket]
+
+    def eased(self, worker: Worker) -> None:
+        """Move to the bucket of the smaller load."""
+        self.discard(worker)
+        self.add(worker)
+
+    def peek(self) -> Worker:
+        """The head of the lowest bucket. There are as many buckets as distinct loads: a handful."""
+        return next(iter(self._buckets[min(self._buckets)]))
+
+
+class Random:
+    """Any worker with room, uniformly."""
+
+    def __init__(self, rand_below: RandBelow) -> None:
+        self._rand_below = rand_below
+        self._members: list[Worker] = []
+        self._places: dict[Worker, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def add(self, worker: Worker) -> None:
+        """Stand anywhere."""
+        self._places[worker] = len(self._members)
+        self._members.append(worker)
+
+    def discard(self, worker: Worker) -> None:
+        """Fill the gap with the last member."""
+        place = self._places.pop(worker, None)
+        if place is None:
+            return
+        last = self._members.pop()
+        if last is not worker:
+            self._members[place] = last
+            self._places[last] = place
+
+    def eased(self, worker: Worker) -> None:
+        """Chance knows no load."""
+
+    def peek(self) -> Worker:
+        """Draw one."""
+        return self._members[self._rand_below(len(self._members))]
+
+
+STRATEGIES: dict[str, Callable[[RandBelow], Tier]] = {
+    "lru": lambda _: Lru(),
+    "round_robin": lambda _: RoundRobin(),
+    "least_load": lambda _: LeastLoad(),
+    "random": Random,
+}
+
+
+class Selector:
+    """The workers of one engine that have room, in two tiers, and the pick among them."""
+
+    __slots__ = ("_ahead", "_idle", "_turns", "slots")
+
+    def __init__(self, strategy: str, rand_below: RandBelow) -> None:
+        self._idle = STRATEGIES[strategy](rand_below)
+        self._ahead = STRATEGIES[strategy](rand_below)
+        self._turns = 0
+        self.slots = 0
+        "Slots of all workers that take jobs."
+
+    def join(self, worker: Worker) -> None:
+        """Take in a worker that has just registered."""
+        self.slots += worker.slots
+        self._turns += 1
+        worker.turn = self._turns
+        self._place(worker)
+
+    def leave(self, worker: Worker) -> None:
+        """Give a worker no more jobs."""
+        self.slots -= worker.slots
+        if worker.tier is not None:
+            worker.tier.discard(worker)
+            worker.tier = None
+
+    def pick(self, waiting: int, avoid: Worker | None = None) -> Worker | None:
+        """Choose a worker for the next of `waiting` jobs, if possible another than `avoid`.
+
+        A job is only sent ahead of a free slot while more jobs wait than there are slots: the last jobs of a
+        batch go to whoever is free first instead of queueing behind a long one.
+        """
+        tier = self._idle if len(self._idle) else self._ahead
+        if not len(tier) or (tier is self._ahead and waiting <= self.slots):
+            return None
+        worker = tier.peek()
+        if worker is avoid and len(tier) > 1:
+            tier.discard(worker)
+            other = tier.peek()
+            tier.add(worker)
+            return other
+        return worker
+
+    def given(self, worker: Worker) -> None:
+        """Note that a worker was just given a job (its `inflight` has grown)."""
+        self._turns += 1
+        if worker.tier is not None:
+            worker.tier.discard(worker)
+        worker.turn = self._turns
+        self._place(worker)
+
+    def freed(self, worker: Worker) -> None:
+        """Note that a worker has ended an attempt (its `inflight` has shrunk)."""
+        if worker.state != WorkerState.READY:
+            return
+        tier = self._tier_of(worker)
+        if tier is not None and tier is worker.tier:
+            tier.eased(worker)
+            return
+        if worker.tier is not None:
+            worker.tier.discard(worker)
+        self._place(worker)
+
+    def _tier_of(self, worker: Worker) -> Tier | None:
+        load = len(worker.inflight)
+        if load < worker.slots:
+            return self._idle
+        return self._ahead if load == worker.slots else None
+
+    def _place(self, worker: Worker) -> None:
+        tier = self._tier_of(worker)
+        worker.tier = tier
+        if tier is not None:
+            tier.add(worker)

@@ -1,0 +1,97 @@
+"""The records the broker keeps: jobs, workers, clients and the pool of each engine.
+
+Mutable slotted records rather than frozen types: they are the state, there are up to 100,000 jobs of them,
+and they are touched several times a request. Only `core.py` and `membership.py` change them. They compare by
+identity, so they can stand in sets and dicts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..common.messages import Ready, Submit
+from .lanes import Lanes
+from .scheduling import Selector, Tier
+from .states import JobState, WorkerState
+
+Payload = Any
+"""bytes, or a transport's unopened frame: the core never looks inside."""
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One connection of a submitter."""
+
+    peer: bytes
+    seen_at: float
+    jobs: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One accepted job until its terminal answer."""
+
+    id: bytes
+    client: Client
+    pool: Pool
+    flags: int
+    deadline: float
+    header: bytes
+    submit: Submit
+    payload: Payload
+    state: int = JobState.QUEUED
+    attempt: int = 0
+    "Number of the newest attempt; fences the results of older ones."
+    losses: int = 0
+    "Attempts that ended in a crash or a silence, counted against max_attempts."
+    worker: Worker | None = None
+    avoid: Worker | None = None
+    "Whoever lost or returned it last: another is preferred."
+    segments_done: int = 0
+    "Whole segments whose audio has been forwarded to the client."
+    mid_segment: bool = False
+    "Audio of an unfinished segment has been forwarded."
+    progress_at: float = 0.0
+    history: list[str] = field(default_factory=list[str])
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One registered worker: the newest incarnation of its id."""
+
+    peer: bytes
+    info: Ready
+    pool: Pool
+    interval_s: float
+    seen_at: float
+    since: float
+    progress_at: float
+    beat_at: float
+    "When a heartbeat is due to it."
+    state: int = WorkerState.READY
+    inflight: dict[bytes, Job | None] = field(default_factory=dict["bytes", "Job | None"])
+    "Open attempts by envelope[4:22] (job id, attempt); None where the job itself was answered already."
+    jobs_done: int = 0
+    warm_voices: list[str] = field(default_factory=list[str])
+    stats: dict[str, int | float | str] = field(default_factory=dict[str, "int | float | str"])
+    slots: int = 1
+    tier: Tier | None = None
+    turn: int = 0
+    bucket: float = -1.0
+    "The last three belong to the scheduling strategies."
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """One engine: its waiting jobs and its workers."""
+
+    engine: str
+    selector: Selector
+    empty_since: float
+    queue: Lanes = field(default_factory=Lanes)
+    workers: int = 0
+    info: Ready | None = None
+    "What the newest worker said of the engine; None until one has registered."
+    dirty: bool = False
+    "Something changed that may let a job go."
