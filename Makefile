@@ -1,0 +1,54 @@
+# Two commands on a fresh machine: `make demo` and `make test`. They need Python 3.11+, npm and the network once;
+# nothing is installed outside .venv and the user's cache of model files.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check format bench models clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
+	$(BIN)/python examples/demo.py -o out/demo.wav
+
+test: $(VENV)/test.stamp models  ## all tests: units, properties, real processes, real audio
+	$(BIN)/python -m pytest
+
+check: $(VENV)/check.stamp  ## format, lint, strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@mkdir -p .cache/types && ln -sfn ../.. .cache/types/voicebus
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/check.stamp  ## rewrite to the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/run.stamp models  ## what the bus costs, and how well voices are cloned (minutes)
+	$(BIN)/python -m bench.bus
+	$(BIN)/python -m bench.cloning
+
+models: $(VENV)/run.stamp  ## the model files, pinned by hash; at once when they are here
+	$(BIN)/vc models pull kokoro
+
+clean:  ## everything that was made here; the model cache stays
+	rm -rf $(VENV) build dist out logs .cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/python.stamp:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("voicebus needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run.stamp: $(VENV)/python.stamp setup.cfg pyproject.toml
+	$(BIN)/pip install --quiet --editable '.[kokoro]'
+	@touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet --editable '.[kokoro,test]'
+	@touch $@
+
+$(VENV)/check.stamp: $(VENV)/run.stamp
+	$(BIN)/pip install --quiet --editable '.[kokoro,test,check]'
+	@touch $@
