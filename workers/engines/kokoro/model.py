@@ -1,0 +1,51 @@
+"""The Kokoro-82M network itself: phoneme tokens and a style in, 24 kHz speech out, and its 54 voices.
+
+A voice pack holds one style vector for each length of utterance, [510, 256]. Packs can be averaged: a
+weighted mean of several is a voice between them, which is where cloning starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+RATE_HZ: Final = 24_000
+MAX_TOKENS: Final = 510
+STYLE_SIZE: Final = 256
+
+
+class Network:
+    """One onnxruntime session. `run` may be called from several threads."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin between operators take cores from conversion and from the other workers.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(self, tokens: list[int], pack: FloatArray, speed: float = 1.0) -> FloatArray:
+        """Speak at most `MAX_TOKENS` tokens in the style of `pack` [510, 256]: float32 [samples] at 24 kHz."""
+        inputs = {
+            "tokens": np.array([[0, *tokens, 0]], np.int64),
+            "style": np.ascontiguousarray(pack[len(tokens) - 1][None], np.float32),
+            "speed": np.array([speed], np.float32),
+        }
+        (audio,) = cast("list[Any]", self._session.run(None, inputs))
+        return np.asarray(audio, np.float32).reshape(-1)
+
+
+def load_packs(folder: Path) -> tuple[tuple[str, ...], FloatArray]:
+    """Return the voices' names in order and their packs [voices, 510, 256]."""
+    files = sorted(folder.glob("*.bin"))
+    packs = [np.fromfile(file, "<f4").reshape(MAX_TOKENS, STYLE_SIZE) for file in files]
+    return tuple(file.stem for file in files), np.stack(packs)
