@@ -1,0 +1,193 @@
+"""What the synchronous and the asynchronous client have in common: everything but the waiting.
+
+A face turns a call into tasks (checked header, payload, deadline, sink) and tasks into speech. It knows the
+bus's limits from one `status` a while, and needs them only for a text that might be above them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
+from typing import Any, Final, cast
+
+import msgspec
+
+from ..common import wire
+from ..common.errors import BadRequest, BrokerUnreachable, ProtocolError, error_from_code
+from ..common.messages import Admin, encode
+from .link import Link
+from .request import Manner, Packer, merged, utterance
+from .task import Sink, Task
+from .text import Piece, split
+
+DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:5555"
+ADMIN_TIMEOUT_S: Final = 10.0
+LIMITS_FOR_S: Final = 30.0
+SAFE_CHARS: Final = 70
+"""Texts up to this length are within the limit of every engine known; longer ones ask the bus first."""
+USUAL_MAX_CHARS: Final = 400
+USUAL_WINDOW: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a bus takes: most characters a job by engine, and how many jobs keep all workers busy."""
+
+    default_engine: str = ""
+    max_chars: Mapping[str, int] = field(default_factory=dict[str, int])
+    slots: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    def chars(self, engine: str) -> int:
+        """The limit of an engine; of the default one for an empty name."""
+        return self.max_chars.get(engine or self.default_engine, USUAL_MAX_CHARS)
+
+    def window(self, engine: str) -> int:
+        """Jobs to have under way: what the engine's workers hold, at least the usual number."""
+        return max(USUAL_WINDOW, self.slots.get(engine or self.default_engine, 0))
+
+
+def limits_of(status: Mapping[str, Any]) -> Limits:
+    """Read the limits out of a status; what a broker does not tell stays at the usual."""
+    max_chars: dict[str, int] = {}
+    slots: dict[str, int] = {}
+    for name, engine in cast("dict[str, dict[str, Any]]", status.get("engines") or {}).items():
+        limit, workers, places = engine.get("max_chars"), engine.get("workers"), engine.get("slots")
+        if isinstance(limit, int) and limit > 0:
+            max_chars[name] = limit
+        if isinstance(workers, int) and isinstance(places, int):
+            # A worker holds one job more than it has slots.
+            slots[name] = workers + places
+    return Limits(str(status.get("default_engine") or ""), max_chars, slots)
+
+
+class Face:
+    """Base of `Client` and `AsyncClient`.
+
+    `broker` is an address, several separated by commas, or a sequence of addresses. `tenant` names whose
+    share of the bus is used. `deadline_s` is the default for all calls; None leaves it to the broker.
+    `connect_timeout_s` is how long nothing may answer before calls fail with `broker_unreachable`.
+
+    Raises `BadRequest` for addresses that are none.
+    """
+
+    def __init__(
+        self,
+        broker: str | Sequence[str] = DEFAULT_ADDRESS,
+        *,
+        tenant: str = "",
+        deadline_s: float | None = None,
+        connect_timeout_s: float = 5.0,
+        heartbeat_interval_s: float = 1.0,
+    ) -> None:
+        self._addresses = addresses(broker)
+        self._deadline_s = deadline_s
+        self._packer = Packer(tenant)
+        self._limits = Limits()
+        self._limits_until = -inf
+        self._link = Link(
+            self._addresses, interval_s=heartbeat_interval_s, connect_timeout_s=connect_timeout_s
+        )
+
+    # -- tasks --------------------------------------------------------------------------------------
+
+    def _deadline(self, deadline_s: float | None) -> float:
+        seconds = self._deadline_s if deadline_s is None else deadline_s
+        if seconds is None:
+            return inf
+        if not 0 < seconds <= wire.MAX_BUDGET_MS / 1000:
+            raise BadRequest(f"deadline_s must be above 0 and at most a day, not {seconds!r}")
+        return monotonic() + seconds
+
+    def _task(
+        self,
+        text: str,
+        manner: Manner,
+        sink: Sink | None,
+        deadline: float,
+        *,
+        stream: bool = False,
+        listening: bool = False,
+    ) -> Task:
+        payload = self._packer.payload(text)
+        return Task(
+            self._link.new_id(),
+            self._packer.header(manner, len(text)),
+            payload,
+            sink=sink,
+            deadline=deadline,
+            flags=wire.STREAM if stream else 0,
+            listening=listening,
+        )
+
+    def _admin(self, command: str, target: str, offset: int, sink: Sink) -> Task:
+        header = encode(Admin(command, target, offset))
+        deadline = monotonic() + ADMIN_TIMEOUT_S
+        return Task(self._link.new_id(), header, None, sink=sink, deadline=deadline, kind=wire.ADMIN)
+
+    # -- texts --------------------------------------------------------------------------------------
+
+    def _must_ask(self, text: str | None) -> bool:
+        """Whether the bus's limits matter for this text (None: for any) and are not known."""
+        return (text is None or len(text) > SAFE_CHARS) and monotonic() >= self._limits_until
+
+    def _learn(self, status: Mapping[str, Any]) -> None:
+        self._limits = limits_of(status)
+        self._limits_until = monotonic() + LIMITS_FOR_S
+
+    def _pieces(self, text: str, manner: Manner) -> list[Piece]:
+        """Cut a text to be heard: sentence by sentence. Raises `BadRequest` for an empty one."""
+        pieces = split(text, language=manner.language, max_chars=self._limits.chars(manner.engine))
+        if not pieces:
+            self._packer.payload(text)
+        return pieces
+
+    def _line(
+        self, item: Any, manner: Manner, sink: Sink, deadline_s: float | None
+    ) -> tuple[list[Task], list[Piece]]:
+        """The tasks of one line of `map`: one, unless the line is above the engine's limit."""
+        line = utterance(item)
+        own = merged(manner, line)
+        deadline = self._deadline(deadline_s)
+        if len(line.text) <= self._limits.chars(own.engine):
+            return [self._task(line.text, own, sink, deadline)], [Piece(line.text)]
+        pieces = self._pieces(line.text, own)
+        return [self._task(piece.spoken, own, sink, deadline) for piece in pieces], pieces
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(self._addresses)}>"
+
+
+def addresses(broker: str | Sequence[str]) -> list[str]:
+    """Read `a,b,c` or a sequence of such strings, without repeats. Raises `BadRequest` where none is left."""
+    given = [broker] if isinstance(broker, str) else broker
+    found = list(dict.fromkeys(part.strip() for text in given for part in text.split(",") if part.strip()))
+    if not found:
+        raise BadRequest(f"no broker's address was given: give one like {DEFAULT_ADDRESS}")
+    return found
+
+
+def answer_of(task: Task) -> tuple[dict[str, Any], int]:
+    """The map and the next page's offset of an ADMIN answer, or its error raised."""
+    if task.error is not None:
+        raise task.error
+    reply = task.reply
+    if reply is None:
+        raise BrokerUnreachable("the broker gave no answer: try again")
+    if not reply.ok:
+        raise error_from_code(reply.code or "bad_request", reply.message)
+    try:
+        body = msgspec.msgpack.decode(task.chunks[0] or b"\x80", type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"the broker's answer cannot be read: {error}") from None
+    return body, reply.next_offset
+
+
+def add_page(status: dict[str, Any], page: dict[str, Any]) -> None:
+    """Join the pages of a status: lists grow, the rest is as the first page says."""
+    for key, value in page.items():
+        if isinstance(value, list) and isinstance(status.get(key), list):
+            status[key] += value
+        else:
+            status.setdefault(key, value)

@@ -1,0 +1,119 @@
+"""A long row of lines, spoken many at a time and given back in order.
+
+The input is read only as fast as results are taken, so it may be endless. At most `size` lines are under way;
+a slow line does not stop those behind it until `HELD_WINDOWS` windows of finished ones wait for it.
+Like `Reading`, it never waits itself, so both faces share it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from ..common.errors import BusError
+from .reading import Carrier, joined
+from .speech import Result
+from .task import Task
+from .text import Piece
+
+HELD_WINDOWS: Final = 4
+
+Parts = tuple[list[Task], list[Piece]]
+
+
+class _Row:
+    __slots__ = ("error", "item", "left", "pieces", "tasks")
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+        self.tasks: list[Task] = []
+        self.pieces: list[Piece] = []
+        self.left = 0
+        self.error: BusError | None = None
+
+
+class Window:
+    """Lines under way. `open_line(item)` makes a line's tasks, each with the row as its `tag`."""
+
+    def __init__(self, carrier: Carrier, open_line: Callable[[Any], Parts], size: int) -> None:
+        self._carrier = carrier
+        self._open_line = open_line
+        self._size = max(1, size)
+        self._rows: deque[_Row] = deque()
+        self._busy = 0
+        self._next_index = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another line may be added now."""
+        return self._busy < self._size and len(self._rows) < self._size * HELD_WINDOWS
+
+    @property
+    def empty(self) -> bool:
+        """Whether every line added has been given back."""
+        return not self._rows
+
+    def fill(self, lines: Iterator[Any]) -> bool:
+        """Begin as many lines as there is room for. False: there are no more."""
+        while self.has_room:
+            try:
+                item = next(lines)
+            except StopIteration:
+                return False
+            self.add(item)
+        return True
+
+    def add(self, item: Any) -> None:
+        """Begin a line. One that cannot even be sent becomes a result with its error."""
+        row = _Row(item)
+        self._rows.append(row)
+        try:
+            row.tasks, row.pieces = self._open_line(item)
+        except BusError as error:
+            row.error = error
+            return
+        row.left = len(row.tasks)
+        self._busy += 1
+        for task in row.tasks:
+            task.tag = row
+            self._carrier.submit(task)
+
+    def ended(self, tasks: list[Task]) -> None:
+        """Take note of tasks the sink was woken for."""
+        for task in tasks:
+            row = task.tag
+            if isinstance(row, _Row) and task.ended:
+                task.tag = None
+                row.left -= 1
+                if task.error is not None and row.error is None:
+                    row.error = task.error
+                    for other in row.tasks:
+                        if not other.ended:
+                            self._carrier.cancel(other)
+                if not row.left:
+                    self._busy -= 1
+
+    def ready(self) -> list[Result]:
+        """The results whose turn it is."""
+        results: list[Result] = []
+        rows = self._rows
+        while rows and not rows[0].left:
+            row = rows.popleft()
+            index = self._next_index
+            self._next_index += 1
+            try:
+                if row.error is not None:
+                    raise row.error
+                results.append(Result(index, row.item, joined(row.tasks, row.pieces), None))
+            except BusError as error:
+                results.append(Result(index, row.item, None, error))
+        return results
+
+    def close(self) -> None:
+        """Cancel what is still under way. Idempotent."""
+        for row in self._rows:
+            for task in row.tasks:
+                if not task.ended:
+                    self._carrier.cancel(task)
+        self._rows.clear()
