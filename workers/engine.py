@@ -52,6 +52,9 @@ class Engine(ABC, Generic[StateT]):
     "Changes whenever a cached voice state of an older version must not be used again."
     sample_rate: int
     "Hz of what `speak` yields; fixed once `load` has returned."
+    needs_voice: ClassVar[bool] = True
+    """False for an engine that can speak in a voice of its own: where no voice is asked for and the default
+    one is not in the store, `voice` then gets a reference without samples whose hash is all zeros."""
     languages: tuple[str, ...]
     "Languages as BCP 47 tags in lower case: en-us, fr, zh-cn. A bare tag ('en') matches its variants."
 
@@ -59,6 +62,8 @@ class Engine(ABC, Generic[StateT]):
     def load(self, settings: Mapping[str, Any]) -> None:
         """Load the model. `settings` are the worker's `--set` values and its section of config.yaml.
 
+        Besides an engine's own settings they may hold `device` ('auto', 'cpu', 'cuda:0', …) and `threads`
+        (how many the host has allowed to numeric libraries): both are there only when somebody set them.
         Raises `ModelMissing` where files are absent and `ConfigError` for a setting that is unknown or
         out of range. Ends warmed up: the first job is as fast as the second.
         """

@@ -1,0 +1,287 @@
+"""The worker's loop: sockets to the brokers and links to the engine processes, with the core between them.
+
+Nothing here waits for anything but the poll, and nothing here decides: messages go into the core, the actions
+it returns are carried out. No numeric library is imported in this process, so no long call can hold the
+interpreter and starve the heartbeats. When a broker takes no more, the engines that speak for it are not read
+until it does; they wait in turn, and memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+
+from ..common.errors import BusError
+from . import control
+from .actions import (
+    Actions,
+    Beat,
+    CloseLink,
+    Exit,
+    Frames,
+    KillChild,
+    Log,
+    OpenLink,
+    StartChild,
+    ToBroker,
+    ToChild,
+)
+from .children import Child, rss_bytes, thread_environment
+from .core import WorkerCore
+from .sockets import FLUSH_MS, BrokerSocket, receiver, sender
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 64
+"""Messages taken from one socket before the others have their turn."""
+LAST_WORDS_S: Final = 0.01
+"""How long after a process's end the link may still deliver what it had sent."""
+GAUGES_S: Final = 1.0
+MAX_WAIT_S: Final = 60.0
+
+
+class Agent:
+    """Runs a core until it exits. `announce` is called once, when the worker is ready."""
+
+    def __init__(
+        self,
+        core: WorkerCore,
+        setup: control.Setup,
+        *,
+        threads: int | None = None,
+        announce: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._core = core
+        self._setup = control.message(control.SETUP, setup)
+        self._engine = setup.engine
+        self._environment = thread_environment(threads)
+        self._announce: Callable[[], None] | None = announce
+        self._clock = clock
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._poller = zmq.Poller()
+        self._brokers: dict[int, BrokerSocket] = {}
+        self._closing: list[tuple[float, BrokerSocket]] = []
+        self._children: dict[int, Child] = {}
+        self._receivers: dict[int, Callable[[], Frames]] = {}
+        self._senders: dict[int, Callable[[Frames], None]] = {}
+        self._actions: Actions = []
+        self._stops = self._stops_seen = 0
+        self._gauges_at = 0.0
+        self._exit: Exit | None = None
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._poller.register(self._wake_read, zmq.POLLIN)
+
+    def wakeup_fd(self) -> int:
+        """For `signal.set_wakeup_fd`: a signal ends the poll."""
+        return self._wake_write.fileno()
+
+    def request_stop(self) -> None:
+        """Ask for a drain; asked again, for an end at once. Safe in a signal handler."""
+        self._stops += 1
+        try:
+            self._wake_write.send(b"\0")
+        except BlockingIOError:  # full of wake-ups already
+            return
+
+    def run(self) -> BusError | None:
+        """Work until the end; return the error that caused it, None if it was asked for."""
+        gc.freeze()
+        try:
+            self._core.start(self._actions)
+            self._flush()
+            while self._exit is None or self._closing:
+                self._turn()
+            return self._exit.error
+        finally:
+            self._close()
+
+    def _turn(self) -> None:
+        self._watch()
+        ready = dict(self._poller.poll(self._wait_ms()))
+        now = self._clock()
+        if self._wake_read in ready or self._wake_read.fileno() in ready:
+            self._drain_wakeups()
+        for index, broker in list(self._brokers.items()):
+            events = ready.get(broker.socket, 0)
+            if events & zmq.POLLOUT:
+                broker.pump()
+            if events & zmq.POLLIN:
+                self._hear_broker(index, broker, now)
+        for slot, child in list(self._children.items()):
+            if ready.get(child.socket, 0) & zmq.POLLIN:
+                self._hear_child(slot, child, now)
+            if child.died_at is not None or child.sentinel in ready:
+                self._bury(slot, child, now)
+        while self._stops_seen < self._stops:
+            stop = self._core.stop_now if self._stops_seen else self._core.stop
+            self._stops_seen += 1
+            stop(now, self._actions)
+        if now >= self._gauges_at:
+            self._measure(now)
+        self._core.tick(now, self._actions)
+        self._flush()
+        for deadline, broker in list(self._closing):
+            broker.pump()
+            if not broker.is_blocked or now >= deadline:
+                self._closing.remove((deadline, broker))
+                broker.close(flush=True)
+        if self._announce is not None and self._core.is_ready:
+            self._announce()
+            self._announce = None
+
+    def _wait_ms(self) -> int:
+        now = self._clock()
+        wait_s = min(MAX_WAIT_S, self._core.next_deadline() - now)
+        if any(child.died_at is not None for child in self._children.values()):
+            wait_s = min(wait_s, LAST_WORDS_S)
+        for deadline, _ in self._closing:
+            wait_s = min(wait_s, deadline - now, LAST_WORDS_S)
+        # Rounded up: a poll that ends a little early would spin until the deadline.
+        return max(0, int(wait_s * 1000) + 1 if wait_s > 0 else 0)
+
+    def _drain_wakeups(self) -> None:
+        try:
+            while self._wake_read.recv(4096):
+                pass
+        except BlockingIOError:
+            return
+
+    # Hearing.
+
+    def _hear_broker(self, index: int, broker: BrokerSocket, now: float) -> None:
+        try:
+            for _ in range(BATCH):
+                self._core.broker_message(index, broker.receive(), now, self._actions)
+        except zmq.Again:
+            pass
+        self._flush()
+
+    def _hear_child(self, slot: int, child: Child, now: float) -> None:
+        receive = self._receivers[slot]
+        try:
+            for _ in range(BATCH):
+                frames = receive()
+                if frames[0][3] == control.HELLO:
+                    child.forget_folder()
+                    self._senders[slot](self._setup)
+                else:
+                    self._core.child_message(slot, frames, now, self._actions)
+        except zmq.Again:
+            pass
+        self._flush()
+
+    def _bury(self, slot: int, child: Child, now: float) -> None:
+        """Report a dead process, after its last words had a moment to arrive."""
+        if child.died_at is None:
+            child.died_at = now
+            child.kill()  # it may have closed the sentinel and live: one that cannot be watched must not
+            self._poller.unregister(child.sentinel)
+            return
+        how = child.outcome()
+        if how is None or now < child.died_at + LAST_WORDS_S:
+            return
+        del self._children[slot], self._receivers[slot], self._senders[slot]
+        if child.socket in self._poller:
+            self._poller.unregister(child.socket)
+        child.close()
+        self._core.child_died(slot, how, now, self._actions)
+        self._flush()
+
+    def _measure(self, now: float) -> None:
+        self._gauges_at = now + GAUGES_S
+        total = rss_bytes(os.getpid()) + sum(child.rss_bytes() for child in self._children.values())
+        self._core.gauges["rss_bytes"] = total
+
+    # Doing.
+
+    def _flush(self) -> None:
+        actions, self._actions = self._actions, []
+        for action in actions:
+            self._carry_out(action)
+
+    def _carry_out(self, action: Any) -> None:
+        match action:
+            case ToBroker(link, frames):
+                broker = self._brokers.get(link)
+                if broker is not None:
+                    broker.send(frames)
+            case ToChild(slot, frames):
+                self._tell_child(slot, frames)
+            case Beat(link, frames):
+                self._brokers[link].beat(frames)
+            case Log(level, line):
+                log.log(level, "%s", line)
+            case OpenLink(link):
+                broker = BrokerSocket(self._context, self._core.links[link].address)
+                self._brokers[link] = broker
+            case CloseLink(link, flush):
+                self._close_broker(link, flush=flush)
+            case StartChild(slot):
+                self._start_child(slot)
+            case KillChild(slot):
+                child = self._children.get(slot)
+                if child is not None:
+                    child.kill()
+            case Exit():
+                self._exit = action
+            case _:
+                raise TypeError(f"no such action: {action!r}")
+
+    def _tell_child(self, slot: int, frames: Frames) -> None:
+        try:
+            if slot in self._senders:
+                self._senders[slot](frames)
+        except zmq.Again:  # one job at a time and its CANCEL always find room: this link is broken
+            self._children[slot].kill()
+
+    def _start_child(self, slot: int) -> None:
+        try:
+            child = Child(self._context, self._engine, self._environment)
+        except OSError as error:
+            self._core.child_died(slot, f"it could not be started: {error}", self._clock(), self._actions)
+            return
+        self._children[slot] = child
+        self._receivers[slot] = receiver(child.socket)
+        self._senders[slot] = sender(child.socket)
+        self._poller.register(child.sentinel, zmq.POLLIN)
+
+    def _close_broker(self, link: int, *, flush: bool) -> None:
+        broker = self._brokers.pop(link)
+        if broker.socket in self._poller:
+            self._poller.unregister(broker.socket)
+        if flush and broker.is_blocked:
+            self._closing.append((self._clock() + FLUSH_MS / 1000, broker))
+        else:
+            broker.close(flush=flush)
+
+    def _watch(self) -> None:
+        """Poll for what is wanted now: room where messages wait, audio where there is room for it."""
+        for broker in self._brokers.values():
+            flags = (0 if broker.is_stuck else zmq.POLLIN) | (zmq.POLLOUT if broker.is_blocked else 0)
+            self._poller.register(broker.socket, flags)
+        for slot, child in self._children.items():
+            link = self._core.link_of(slot)
+            broker = None if link is None else self._brokers.get(link)
+            held_back = broker is not None and broker.is_blocked
+            self._poller.register(child.socket, 0 if held_back else zmq.POLLIN)
+
+    def _close(self) -> None:
+        for child in self._children.values():
+            child.kill()
+            child.process.wait()
+            child.close()
+        for broker in [*self._brokers.values(), *(broker for _, broker in self._closing)]:
+            broker.close(flush=False)
+        self._wake_read.close()
+        self._wake_write.close()
+        self._context.term()

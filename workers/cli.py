@@ -1,0 +1,177 @@
+"""vc-worker: one engine, offered to one or several brokers until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from ..common.errors import BadRequest, BusError, ConfigError
+
+if TYPE_CHECKING:
+    from .agent import Agent
+
+MAX_NAME_CHARS: Final = 128
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("engine")
+@click.option("--broker", "brokers", multiple=True, metavar="ADDR", help="Backend address; repeatable.")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda:0, mps: where the engine computes.")
+@click.option("--slots", type=click.IntRange(1, 1024), help="Engines side by side, each with its own model.")
+@click.option("--id", "name", metavar="NAME", help="This worker's name on the bus.")
+@click.option("--config", "config_file", metavar="FILE", help="Default: ./config.yaml if it exists.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the engine.")
+def command(
+    engine: str,
+    brokers: tuple[str, ...],
+    device: str | None,
+    slots: int | None,
+    name: str | None,
+    config_file: str | None,
+    pairs: tuple[str, ...],
+) -> None:
+    """Offer ENGINE (kokoro, tone, …) to a broker. Ctrl-C drains it; a second one ends it at once."""
+    try:
+        error = serve(engine, brokers, device, slots, name, config_file, pairs)
+    except BusError as problem:
+        error = problem
+    if error is not None:
+        click.echo(f"vc-worker: {error}", err=True)
+        sys.exit(EXIT_USAGE if isinstance(error, ConfigError | BadRequest) else EXIT_FAILED)
+
+
+def serve(
+    engine: str,
+    brokers: tuple[str, ...] = (),
+    device: str | None = None,
+    slots: int | None = None,
+    name: str | None = None,
+    config_file: str | None = None,
+    pairs: tuple[str, ...] = (),
+) -> BusError | None:
+    """Run a worker to its end; return or raise the error that ended it, return None for a clean end."""
+    import msgspec
+
+    from ..common.config import Worker, load_config
+    from ..common.logging import setup_logging
+    from . import control
+    from .agent import Agent
+    from .core import WorkerCore
+    from .links import Timing
+    from .registry import find
+
+    config = load_config(config_file)
+    find(engine)
+    section = config.workers.get(engine, Worker())
+    settings = dict(section.settings) | dict(map(_setting, pairs))
+    device = device or (section.device if section.device != "auto" else None)
+    if device is not None:
+        settings["device"] = _device(device)
+    threads = _threads(settings.get("threads"))
+    name = _name(name or f"{socket.gethostname()}-{engine}-{os.getpid()}")
+    addresses = _addresses(brokers) or [config.broker.backend]
+    setup_logging(config.logging, "worker")
+    setup = control.Setup(
+        worker=name,
+        engine=engine,
+        settings=settings,
+        voices_path=config.voices.path,
+        default_voice=config.voices.default,
+        cache_dir=config.voices.cache_dir or _cache_dir(),
+        logging=msgspec.to_builtins(config.logging),
+    )
+    core = WorkerCore(
+        name,
+        time.time_ns(),
+        engine,
+        addresses,
+        slots=slots or section.slots,
+        timing=Timing(interval_s=section.heartbeat_interval_s),
+        random=random.random,
+    )
+
+    def announce() -> None:
+        click.echo(f"vc-worker ready engine={engine} id={name}")
+        sys.stdout.flush()
+
+    try:
+        agent = Agent(core, setup, threads=threads, announce=announce)
+    except TypeError as error:
+        raise ConfigError(f"a setting of {engine} cannot be sent to it: {error}") from None
+    _install_signals(agent)
+    return agent.run()
+
+
+def _install_signals(agent: Agent) -> None:
+    def handle(number: int, frame: object) -> None:
+        agent.request_stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    signal.set_wakeup_fd(agent.wakeup_fd(), warn_on_full_buffer=False)
+
+
+def _addresses(brokers: tuple[str, ...]) -> list[str]:
+    addresses = [address.strip() for value in brokers for address in value.split(",") if address.strip()]
+    for address in addresses:
+        if not address.startswith(("tcp://", "ipc://")):
+            raise ConfigError(f"not a broker's address: {address!r} (example: tcp://127.0.0.1:5556)")
+    return list(dict.fromkeys(addresses))
+
+
+def _setting(pair: str) -> tuple[str, Any]:
+    import yaml
+
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes KEY=VALUE, not {pair!r}")
+    try:
+        return key, yaml.safe_load(value) if value else ""
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {key}: its value is not valid YAML: put it in quotes") from None
+
+
+def _device(device: str) -> str:
+    import re
+
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
+        raise ConfigError(f"not a device: {device!r} (allowed: auto, cpu, cuda, cuda:N, mps)")
+    return device
+
+
+def _threads(threads: Any) -> int | None:
+    if threads is None:
+        return None
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise ConfigError(f"threads must be a whole number from 1 to 1024, not {threads!r}")
+    return threads
+
+
+def _name(name: str) -> str:
+    if len(name) > MAX_NAME_CHARS or not name.isprintable() or not name.strip() or " " in name:
+        raise ConfigError(f"--id must be 1 to {MAX_NAME_CHARS} printable characters without spaces")
+    return name
+
+
+def _cache_dir() -> str:
+    from platformdirs import user_cache_dir
+
+    return str(Path(user_cache_dir("voicebus", appauthor=False)))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    command(prog_name="vc-worker")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The private half of the link between an agent and its engine process.
+
+The link carries the very messages of VB1: a JOB and a CANCEL go down as the broker sent them, and STARTED,
+CHUNK, DONE and FAILED come up as the broker gets them, so that the agent passes frames on unopened. What
+only these two say to each other is defined here: a few kinds from 0x80 on, which never leave the machine.
+
+    child HELLO → agent SETUP → child LOADED (or FAILED without a job id) → JOB … → GOODBYE → child ends
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from ..common.errors import ProtocolError
+from ..common.wire import pack_envelope
+
+HELLO: Final = 0x80
+"""Up, no header: the process runs and asks for its set-up."""
+SETUP: Final = 0x81
+"""Down, header `Setup`."""
+LOADED: Final = 0x82
+"""Up, header `Loaded`: the engine is warm."""
+REPORT: Final = 0x83
+"""Up, header `Report`: the voices in memory have changed."""
+
+
+class Setup(Struct, frozen=True, array_like=True):
+    """Everything an engine process is told."""
+
+    worker: str
+    engine: str
+    settings: dict[str, Any]
+    voices_path: str
+    default_voice: str
+    cache_dir: str
+    logging: dict[str, Any]
+    max_voices: int = 32
+    "Voice states held in memory at once."
+
+
+class Loaded(Struct, frozen=True, array_like=True):
+    """What the engine says of itself once it is loaded."""
+
+    engine: str
+    version: str
+    sample_rate: Annotated[int, Meta(ge=4000, le=192_000)]
+    languages: list[str]
+    max_chars: int
+    warm_voices: list[str] = []
+
+
+class Report(Struct, frozen=True, array_like=True):
+    """The voices whose states are in memory, most recently used last."""
+
+    warm_voices: list[str]
+
+
+ControlT = TypeVar("ControlT", Setup, Loaded, Report)
+
+
+def message(kind: int, header: Setup | Loaded | Report | None = None) -> list[bytes]:
+    """Build a message of this link. Raises `TypeError` for a setting that MessagePack cannot carry."""
+    if header is None:
+        return [pack_envelope(kind)]
+    return [pack_envelope(kind), msgspec.msgpack.encode(header)]
+
+
+def decode(data: bytes, cls: type[ControlT]) -> ControlT:
+    """Unpack a header of this link; raise `ProtocolError` when the two sides differ."""
+    try:
+        return msgspec.msgpack.decode(data, type=cls)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise ProtocolError(f"bad {cls.__name__} on the link to the engine process: {error}") from None

@@ -1,0 +1,120 @@
+"""Sockets that never block: whole messages in, and out through a queue that holds what the peer cannot take.
+
+pyzmq's own send and recv are called in its C base class, which halves their cost; both raise `zmq.Again`
+instead of waiting.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+import zmq
+from zmq.backend import Socket as BaseSocket
+
+from ..common.wire import COPY_BELOW_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
+from .actions import Frames
+
+SEND_AHEAD: Final = 256
+"""Messages that libzmq may hold for a broker, at most 64 MiB of audio; more wait in the outbox."""
+MAX_OUTBOX: Final = 1024
+"""So many messages waiting, and the broker is not listened to either: it falls silent and is given up."""
+FLUSH_MS: Final = 1000
+"""How long a closed socket may still deliver."""
+
+
+def receiver(socket: zmq.Socket[bytes]) -> Callable[[], Frames]:
+    """Return a function that receives one whole message, or raises `zmq.Again`.
+
+    The envelope comes as bytes, later frames as bytes or, from 8 KiB up, as unopened frames. Of a message
+    with too many frames only one more than allowed is kept: enough to see that it is wrong.
+    """
+    recv: Callable[[int, bool], Any] = BaseSocket.recv.__get__(socket)  # pyright: ignore[reportUnknownMemberType] - untyped C class
+
+    def receive() -> Frames:
+        frame = recv(zmq.NOBLOCK, False)
+        frames: Frames = [frame.bytes]
+        while frame.more:
+            frame = recv(zmq.NOBLOCK, False)
+            if len(frames) <= MAX_FRAMES:
+                frames.append(frame.bytes if len(frame) < COPY_BELOW_BYTES else frame)
+        return frames
+
+    return receive
+
+
+def sender(socket: zmq.Socket[bytes]) -> Callable[[Frames], None]:
+    """Return a function that sends one whole message, or raises `zmq.Again` and has sent nothing."""
+    send: Callable[..., Any] = BaseSocket.send.__get__(socket)  # pyright: ignore[reportUnknownMemberType] - untyped C class
+    more, last_one = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
+
+    def send_all(frames: Frames) -> None:
+        last = len(frames) - 1
+        for place, frame in enumerate(frames):
+            # Only the first part can find the peer full: libzmq takes a message whole.
+            send(frame, last_one if place == last else more, len(frame) < COPY_BELOW_BYTES)
+
+    return send_all
+
+
+class BrokerSocket:
+    """A DEALER to one broker, with its outbox. A heartbeat goes before whatever waits."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.sndhwm = SEND_AHEAD
+        self.socket.maxmsgsize = MAX_FRAME_BYTES
+        self.socket.connect(address)
+        self.receive = receiver(self.socket)
+        self._send = sender(self.socket)
+        self._outbox: deque[Frames] = deque()
+        self._beat: Frames | None = None
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether messages wait for the broker."""
+        return bool(self._outbox) or self._beat is not None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether more wait than is sane."""
+        return len(self._outbox) >= MAX_OUTBOX
+
+    def send(self, frames: Frames) -> None:
+        """Send now or later, in order."""
+        if self._outbox:
+            self._outbox.append(frames)
+            return
+        try:
+            self._send(frames)
+        except zmq.Again:
+            self._outbox.append(frames)
+
+    def beat(self, frames: Frames) -> None:
+        """Send a heartbeat now, or before anything else."""
+        self._beat = frames
+        self._pump_beat()
+
+    def pump(self) -> None:
+        """Send what waits, as far as there is room."""
+        try:
+            self._pump_beat()
+            while self._outbox:
+                self._send(self._outbox[0])
+                self._outbox.popleft()
+        except zmq.Again:
+            return
+
+    def _pump_beat(self) -> None:
+        if self._beat is not None:
+            try:
+                self._send(self._beat)
+            except zmq.Again:
+                return
+            self._beat = None
+
+    def close(self, *, flush: bool) -> None:
+        """Close; with `flush` what libzmq holds still goes out for a bounded time."""
+        self.socket.close(linger=FLUSH_MS if flush else 0)
