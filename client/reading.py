@@ -3,7 +3,8 @@
 The pieces of a text are jobs of their own. A few of them (`ahead`) are under way at any time; the one being
 heard hands over its chunks as they come, those behind it wait whole. Joins do not click: the end of a
 piece and the beginning of the next are faded over a few milliseconds with a pause in between. The
-reading does not wait and knows no event loop, so both faces share it: they call `step` whenever the sink woke them.
+reading does not wait and knows no event loop, so both faces share it: they call `step` whenever the sink
+woke them.
 """
 
 from __future__ import annotations
