@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints, cast
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -123,7 +123,8 @@ def load_config(
     try:
         config = msgspec.convert(raw, Config)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{file}: {_explain(str(error))}") from None
+        source = f"{file} or the environment" if file.is_file() else "the environment"
+        raise ConfigError(f"{source}: {_explain(str(error))}") from None
     return _anchor(config, file.parent)
 
 
@@ -146,7 +147,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
-    """Lay VOICEBUS_SECTION__KEY[__KEY…] over the file; other VOICEBUS_ names (no `__`) are not ours to judge."""
+    """Lay VOICEBUS_SECTION__KEY[__KEY…] over the file; names without `__` are not ours to judge."""
     import yaml
 
     for name in sorted(environ):
@@ -156,9 +157,9 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
         node = raw
         for parent in parents:
             child: Any = node.setdefault(parent, {})
-            if not isinstance(child, dict):
+            if type(child) is not dict:
                 raise ConfigError(f"{name}: `{parent}` is not a section")
-            node = child
+            node = cast("dict[str, Any]", child)
         try:
             node[last] = yaml.safe_load(environ[name])
         except yaml.YAMLError:
@@ -168,8 +169,8 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
 def _explain(message: str) -> str:
     """Turn msgspec's message into one that names the dotted path and what is allowed there."""
     match = re.match(r"(?s)(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>[^`]*)`)?$", message)
-    assert match is not None
-    what, path = match["what"], match["path"] or ""
+    what, path = (match["what"], match["path"] or "") if match else (message, "")
+    path = path.replace("[...]", ".*")
     kind: Any = Config
     for step in filter(None, path.split(".")):
         kind = _step(kind, step)

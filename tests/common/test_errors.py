@@ -1,0 +1,33 @@
+"""The error tree is one table on every surface."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+from voicebus.common.errors import BusError, Overloaded, error_from_code
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_code_is_documented_in_the_protocol_and_only_those() -> None:
+    section = (ROOT / "docs/protocol.md").read_text().split("## 7. Errors")[1].split("## 8.")[0]
+    documented = set(re.findall(r"`([a-z_]+)`", section))
+    assert documented == set(BusError.by_code)
+
+
+def test_codes_are_unique_and_speak_for_themselves() -> None:
+    assert len(BusError.by_code) == len(set(BusError.by_code.values()))
+    for code, cls in BusError.by_code.items():
+        assert re.fullmatch(r"[a-z_]+", code)
+        assert 400 <= cls.http_status < 600
+        assert str(cls("why")) == f"{code}: why"
+        assert cls().message, "an error always has a sentence"
+
+
+def test_an_error_survives_its_code() -> None:
+    error = error_from_code("overloaded", "full", 1.5)
+    assert isinstance(error, Overloaded)
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.message, again.retry_after_s) == (Overloaded, "full", 1.5)

@@ -1,0 +1,53 @@
+"""Logs: one event one line, whatever a peer puts into a name."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from voicebus.common.config import Logging
+from voicebus.common.logging import setup_logging
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    root.handlers.clear()
+    yield
+    for handler in root.handlers:
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_name_cannot_forge_a_line(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    setup_logging(Logging(file=str(tmp_path / "sub/bus.log")), "broker", stream)
+    logging.getLogger("x").info("worker %s registered", "evil\n2026-01-01 info broker all is well\x1b[2J")
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 1
+    assert "evil\\x0a2026" in lines[0]
+    assert "\x1b" not in lines[0]
+    assert (tmp_path / "sub/bus.log").read_text() == stream.getvalue()
+
+
+def test_json_lines_are_json() -> None:
+    stream = io.StringIO()
+    setup_logging(Logging(file=None, format="json"), "worker", stream)
+    logging.getLogger("x").warning("job=%s attempt=%d\nagain", "ab", 2)
+    (line,) = stream.getvalue().splitlines()
+    event = json.loads(line)
+    assert (event["component"], event["level"]) == ("worker", "warning")
+    assert event["message"] == "job=ab attempt=2\nagain"
+
+
+def test_a_log_file_that_cannot_be_written_stops_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    stream = io.StringIO()
+    setup_logging(Logging(file=str(tmp_path / "file/bus.log")), "broker", stream)
+    assert "no log file" in stream.getvalue()

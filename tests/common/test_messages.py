@@ -1,0 +1,98 @@
+"""Headers: the independent `msgpack` package and our types must agree byte for byte on what is meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from voicebus.common import messages as m
+from voicebus.common.errors import ProtocolError, RateLimited, UnknownVoice
+from voicebus.common.wire import MAX_HEADER_BYTES
+
+HEADERS = [
+    m.Submit("kokoro", "amber", "en-us", "interactive", "t", 12, 1.5, True, {"k": 1, "f": 0.5, "n": None}),
+    m.Accepted("kokoro", 3),
+    m.Started("w1", "kokoro", 24_000, 2),
+    m.Done(3, 72_000, 0.25, 2),
+    m.Failed("poison_job", "no", 1.5, ["attempt 1 on w1: died"]),
+    m.Ready("w1", 2**62, "kokoro", ["en-us", "fr"], 2, 1000, 24_000, "1", ["amber"], 300),
+    m.Welcome("broker", 1000, 3),
+    m.Heartbeat(1, ["amber"], [bytes(16)], {"rss_bytes": 1, "audio_s": 0.5, "note": "x"}),
+    m.Admin("status", "", 200),
+    m.AdminReply(False, 0, "bad_request", "no"),
+]
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: type(header).__name__)
+def test_msgpack_reads_what_we_write_and_we_read_what_it_writes(header: m.Header) -> None:
+    array = msgpack.unpackb(m.encode(header))
+    assert array == [getattr(header, name) for name in header.__struct_fields__]
+    assert m.decode(msgpack.packb(array), type(header)) == header
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: type(header).__name__)
+def test_newer_items_are_ignored(header: m.Header) -> None:
+    array = [*msgpack.unpackb(m.encode(header)), "from the future", {"x": 1}]
+    assert m.decode(msgpack.packb(array), type(header)) == header
+
+
+def test_missing_items_take_their_defaults() -> None:
+    assert m.decode(msgpack.packb([]), m.Submit) == m.Submit()
+    with pytest.raises(ProtocolError):
+        m.decode(msgpack.packb(["w"]), m.Ready)
+
+
+BAD = [
+    (m.Submit, ["kokoro", "../x"]),
+    (m.Submit, ["kokoro", "Amber"]),
+    (m.Submit, ["kokoro", "a" * 65]),
+    (m.Submit, ["kokoro", "", "not a tag"]),
+    (m.Submit, ["kokoro", "", "", "urgent"]),
+    (m.Submit, ["kokoro", "", "", "batch", "", -1]),
+    (m.Submit, ["kokoro", "", "", "batch", "", 1, 99.0]),
+    (m.Submit, ["kokoro", "", "", "batch", "", 1, float("nan")]),
+    (m.Submit, ["kokoro", "", "", "batch", "", 1, 1.0, False, {"nested": {"a": 1}}]),
+    (m.Submit, {"engine": "kokoro"}),
+    (m.Submit, "kokoro"),
+    (m.Ready, ["w", 1, "e", ["en"], 0, 1000, 24_000]),
+    (m.Ready, ["w", 1, "e", ["en"], 1, 10, 24_000]),
+    (m.Ready, ["", 1, "e", ["en"], 1, 1000, 24_000]),
+    (m.Ready, ["w", -1, "e", ["en"], 1, 1000, 24_000]),
+    (m.Heartbeat, [1, [], [b"short"]]),
+]
+
+
+@pytest.mark.parametrize(("cls", "value"), BAD)
+def test_what_does_not_fit_is_refused(cls: type[m.Header], value: Any) -> None:
+    with pytest.raises(ProtocolError, match=cls.__name__):
+        m.decode(msgpack.packb(value), cls)
+
+
+@given(st.binary(max_size=200))
+def test_noise_never_does_more_than_raise(data: bytes) -> None:
+    for header in HEADERS:
+        try:
+            m.decode(data, type(header))
+        except ProtocolError:
+            continue
+
+
+def test_size_is_checked_before_decoding() -> None:
+    """A megabyte of empty maps became 69 MiB of objects before this."""
+    bomb = b"\xdc\xff\xff" + b"\x80" * 65_535
+    with pytest.raises(ProtocolError, match="bytes"):
+        m.decode(bomb, m.Submit)
+    with pytest.raises(ProtocolError, match=f"{MAX_HEADER_BYTES:,}"):
+        m.encode(m.Submit(options={f"k{number}": "v" * 100 for number in range(200)}))
+
+
+def test_an_error_travels_whole() -> None:
+    sent = m.failed(RateLimited("slow down", retry_after_s=2.5), ["attempt 1"])
+    error = m.decode(m.encode(sent), m.Failed).error()
+    assert isinstance(error, RateLimited)
+    assert (error.message, error.retry_after_s, error.retryable) == ("slow down", 2.5, True)
+    assert isinstance(m.Failed("unknown_voice", "x").error(), UnknownVoice)
+    assert m.Failed("from_the_future", "x").error().message == "[from_the_future] x"
