@@ -128,6 +128,7 @@ def main(folder: Path) -> None:
             "created": "2026-11-23T00:00:00Z",
             "seconds": round(samples.size / RATE_HZ, 3),
             "sample_rate": RATE_HZ,
+            "shipped": True,  # only these are offered behind every store and cannot be removed
         }
         (home / "voice.yaml").write_text(
             yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=100)
