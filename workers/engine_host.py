@@ -156,6 +156,7 @@ def _load(setup: control.Setup) -> Engine[Any]:
 
 
 def _work(link: AgentLink, engine: Engine[Any], setup: control.Setup) -> None:
+    from ..common.voices import VoiceStore
     from .catalogue import StoreCatalogue
     from .speaking import Speaker
     from .voicecache import VoiceCache
@@ -165,7 +166,7 @@ def _work(link: AgentLink, engine: Engine[Any], setup: control.Setup) -> None:
 
     voices = VoiceCache(
         engine,
-        StoreCatalogue(setup.voices_path),
+        StoreCatalogue(VoiceStore(setup.voices_path, cache_dir=setup.cache_dir)),
         setup.default_voice,
         Path(setup.cache_dir),
         max_voices=setup.max_voices,

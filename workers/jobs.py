@@ -75,6 +75,11 @@ class Job:
         """How log lines name it."""
         return f"job={self.job.hex()} attempt={self.attempt}"
 
+    @property
+    def may_expire(self) -> bool:
+        """Whether its deadline still matters: nobody has told it to stop."""
+        return self.reason is None and self.state is not JobState.ABANDONED
+
     def move(self, state: JobState) -> None:
         """Take a state."""
         self.state = self._referee.judge(JOB_MOVES, self.state, state)

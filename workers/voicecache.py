@@ -34,6 +34,10 @@ LOCK_POLL_S: Final = 0.05
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 
+class _ReplacedError(UnknownVoice):
+    """The recording is not the one that was looked up."""
+
+
 class Catalogue(Protocol):
     """The voices that exist."""
 
@@ -87,7 +91,12 @@ class VoiceCache(Generic[StateT]):
         if known is not None:
             self._states.move_to_end(described.sha256)
             return known[1]
-        state = self._from_disk_or_learnt(described, check)
+        try:
+            state = self._from_disk_or_learnt(described, check)
+        except _ReplacedError:
+            # Its owner put another recording in its place between the two looks; the new one is meant.
+            described = self._catalogue.describe(described.voice)
+            state = self._from_disk_or_learnt(described, check)
         self._states[described.sha256] = (described.voice, state)
         while len(self._states) > self._max_voices:
             self._states.popitem(last=False)
@@ -113,6 +122,8 @@ class VoiceCache(Generic[StateT]):
             silence = np.zeros(0, np.float32)
             return self._engine.voice(Reference("", silence, self._engine.sample_rate, NO_VOICE))
         reference = self._catalogue.reference(described.voice)
+        if reference.sha256 != described.sha256:
+            raise _ReplacedError(f"voice {described.voice!r} was replaced while it was read: try again")
         began = time.monotonic()
         state = self._engine.voice(reference)
         log.info("learnt voice %s in %.1f s", described.voice, time.monotonic() - began)
