@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 import msgspec
+
 from voicebus.broker.core import BrokerCore
 from voicebus.common import wire
 from voicebus.common.config import Broker

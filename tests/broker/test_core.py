@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+
+from tests.broker.model import Bus
 from voicebus.broker.core import SETTLE_S
 from voicebus.common import wire
 from voicebus.common.errors import BadRequest, ProtocolError
 from voicebus.common.messages import Failed, Welcome, decode
-
-from tests.broker.model import Bus
 
 
 def test_a_job_goes_out_and_its_answer_comes_back() -> None:

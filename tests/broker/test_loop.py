@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import msgpack
 import pytest
 import zmq
+
 from voicebus.broker.loop import Loop
 from voicebus.common import wire
 from voicebus.common.config import Broker, Config, Worker

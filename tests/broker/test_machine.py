@@ -11,9 +11,9 @@ from collections import Counter
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from voicebus.common import wire
 
 from tests.broker.model import Bus
+from voicebus.common import wire
 
 STRATEGIES = st.sampled_from(["lru", "round_robin", "least_load", "random"])
 PEERS = st.sampled_from([b"p1", b"p2", b"p3", b"p4"])
