@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ..common.errors import ConfigError, EngineError
 from .processes import Child, LineHandler
@@ -86,9 +86,8 @@ class Bus:
     ) -> None:
         self._engines = dict({"tone": 1} if engines is None else engines)
         self._settings = dict(settings or {})
-        self._config = {key: value for key, value in (config or {}).items()}
+        self._config = dict(config or {})
         self._slots = slots
-        self._asked = {"frontend": frontend, "backend": backend}
         self._environ = environ
         self._ready_timeout_s = ready_timeout_s
         self._on_line = on_line
@@ -198,7 +197,6 @@ class Bus:
             self.workers[number].wait_ready(self._ready_timeout_s)
 
     def _settings_of(self, engine: str) -> Mapping[str, Any]:
-        own = self._settings.get(engine)
-        if isinstance(own, Mapping):
-            return own
-        return {} if any(name in self._settings for name in self._engines) else self._settings
+        if any(name in self._settings for name in self._engines):
+            return cast("Mapping[str, Any]", self._settings.get(engine) or {})
+        return self._settings

@@ -19,6 +19,7 @@ from typing import Final
 from ..common.errors import BusError, ConfigError, EngineError, error_from_code
 
 KEPT_LINES: Final = 200
+LAST_WORDS_S: Final = 1.0
 _CODED = re.compile(r"^vc-[a-z]+: (?P<code>[a-z_]+): (?P<message>.+)$")
 _USAGE = re.compile(r"^Error: (?P<message>.+)$")
 
@@ -46,7 +47,7 @@ class Child:
         self._on_line = on_line
         self._on_change = on_change
         self._changed = threading.Condition()
-        self._silent = False
+        self._ended = False
         self._process = subprocess.Popen(  # noqa: S603 - our own programs, with arguments checked by them
             self.command,
             stdin=subprocess.DEVNULL,
@@ -60,11 +61,17 @@ class Child:
         )
         self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
         self._reader.start()
+        threading.Thread(target=self._watch, name=f"end of {name}", daemon=True).start()
 
     @property
     def pid(self) -> int:
         """The process id."""
         return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended and its last lines are here."""
+        return self._ended
 
     @property
     def exit_code(self) -> int | None:
@@ -74,10 +81,10 @@ class Child:
     def wait_ready(self, timeout_s: float) -> str:
         """Wait for the ready line. Raises the child's own coded error if it ends instead."""
         with self._changed:
-            self._changed.wait_for(lambda: self.ready_line is not None or self._silent, timeout_s)
+            self._changed.wait_for(lambda: self.ready_line is not None or self._ended, timeout_s)
         if self.ready_line is not None:
             return self.ready_line
-        if self._silent:
+        if self._ended:
             raise self.error()
         raise EngineError(
             f"{self.name} was not ready within {timeout_s:g} s: see its lines above or in the log"
@@ -93,6 +100,8 @@ class Child:
             usage = _USAGE.match(line)
             if usage is not None:
                 return ConfigError(f"{self.name}: {usage['message']}")
+        if code is not None and code < 0:
+            return EngineError(f"{self.name} was ended by {signal.Signals(-code).name}")
         last = f": {self.lines[-1]}" if self.lines else ""
         return EngineError(f"{self.name} ended with exit code {code}{last}")
 
@@ -128,12 +137,17 @@ class Child:
                 self._note(text)
             if self._on_line is not None:
                 self._on_line(self, text)
+
+    def _watch(self) -> None:
+        self._process.wait()
+        # Its last words explain its end. A grandchild may hold the pipe open longer: that is not waited for.
+        self._reader.join(LAST_WORDS_S)
         self._note(None)
 
     def _note(self, ready_line: str | None) -> None:
         with self._changed:
             if ready_line is None:
-                self._silent = True
+                self._ended = True
             else:
                 self.ready_line = ready_line
             self._changed.notify_all()

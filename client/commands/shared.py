@@ -1,0 +1,100 @@
+"""What all commands of `vc` share: where the broker is, the configuration, and how results look."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import click
+
+from ...common.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ...common.config import Config
+    from ..sync import Client
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What --broker and --config say; read when first needed, so that wrong use is told before anything."""
+
+    brokers: tuple[str, ...]
+    config_file: str | None
+
+    def config(self) -> Config:
+        """The configuration. Raises `ConfigError`."""
+        from ...common.config import load_config
+
+        return load_config(self.config_file)
+
+    def addresses(self) -> list[str]:
+        """The brokers to talk to. Raises `ConfigError` where no address can be dialled."""
+        from ..face import addresses
+
+        if self.brokers:
+            return addresses(self.brokers)
+        return [dialled(self.config().broker.frontend)]
+
+    def client(self, **arguments: Any) -> Client:
+        """A client for these brokers."""
+        from ..sync import Client
+
+        return Client(self.addresses(), **arguments)
+
+
+def dialled(endpoint: str) -> str:
+    """The address at which clients of this machine reach what listens at `endpoint`."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if not endpoint.startswith("tcp://"):
+        return endpoint
+    if port in ("*", "0"):
+        raise ConfigError("the configured broker listens on any free port: say which with --broker")
+    return f"tcp://127.0.0.1:{port}" if host in ("*", "0.0.0.0") else endpoint  # noqa: S104 - compared, not bound
+
+
+def with_setting(command: Callable[Concatenate[Setting, P], R]) -> Callable[..., R]:
+    """Give a command --broker and --config, and their values as its first argument."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, brokers: tuple[str, ...], config_file: str | None, **kwargs: Any) -> R:
+        return command(Setting(brokers, config_file), *args, **kwargs)
+
+    wrapped = click.option(
+        "--config",
+        "config_file",
+        type=click.Path(),
+        metavar="FILE",
+        help="Default: ./config.yaml if it exists.",
+    )(wrapped)
+    return click.option(
+        "--broker",
+        "brokers",
+        multiple=True,
+        metavar="ADDR",
+        help="The broker's address; repeatable, or a,b,c.",
+    )(wrapped)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console on stdout or stderr."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def note(text: str) -> None:
+    """Say something to a person that is not the command's result."""
+    click.echo(text, err=True)
+
+
+def is_terminal() -> bool:
+    """Whether progress is watched by a person."""
+    return sys.stderr.isatty()
