@@ -110,8 +110,8 @@ def to_s16(samples: NDArray[Any]) -> Pcm:
     if samples.dtype == np.int16:
         return samples
     # A NaN from an engine's overflow would become an arbitrary, loud number: silence does less harm.
-    scaled = np.nan_to_num(np.asarray(samples, dtype=np.float32) * np.float32(32768.0), nan=0.0)
-    return np.clip(np.rint(scaled), -32768.0, 32767.0).astype(np.int16)
+    bounded = np.clip(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0), -1.0, 1.0)
+    return np.minimum(np.rint(bounded * 32768.0), 32767.0).astype(np.int16)
 
 
 def to_float(samples: NDArray[Any]) -> Samples:

@@ -63,6 +63,11 @@ def check_reference(samples: NDArray[Any], rate_hz: int) -> Levels:
             "(telephone recordings lack the upper half of a voice)"
         )
     levels = measure(samples, rate_hz)
+    if levels.seconds < MIN_SPEECH_S:
+        raise BadRequest(
+            f"the recording is {levels.seconds:.1f} s long, at least {MIN_SPEECH_S:.0f} s of speech are "
+            "needed: record a few full sentences, best 10 s"
+        )
     if levels.rms_dbfs < SILENT_DBFS:
         raise BadRequest(
             f"the recording is silent ({levels.rms_dbfs:.0f} dBFS): check that the right microphone was on"
