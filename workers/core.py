@@ -39,6 +39,7 @@ from ..common.wire import NO_JOB, pack_envelope, unpack_envelope
 from . import control
 from .actions import ERROR, INFO, WARNING, Actions, Exit, Frames, Log, ToBroker, ToChild
 from .crew import Crew
+from .invariants import check_invariants
 from .jobs import Job, Reason, Slot
 from .links import Link, Timing
 from .registrations import Registrations
@@ -114,6 +115,10 @@ class WorkerCore:
             return inf
         running_out = (job.deadline for job in self.jobs.values() if job.may_expire)
         return min(self.links.next_deadline(), self.crew.next_deadline(), min(running_out, default=inf))
+
+    def check_invariants(self) -> None:
+        """Raise `AssertionError` unless all tables agree. For tests: it walks everything."""
+        check_invariants(self)
 
     # Beginning and end.
 

@@ -59,10 +59,13 @@ class Registrations:
         self._ready(link, shares(self.links, self._slots, link)[link.index], out)
 
     def open_idle(self, now: float, out: Actions) -> None:
-        """Connect those that waited for an engine."""
-        for link in self.links:
-            if link.state is LinkState.IDLE:
-                self.open(link, now, out)
+        """Connect those that waited for an engine: all of them first, so that each hears its right share."""
+        idle = [link for link in self.links if link.state is LinkState.IDLE]
+        for link in idle:
+            out.append(OpenLink(link.index))
+            link.connect(now)
+        for link in idle:
+            self._ready(link, shares(self.links, self._slots, link)[link.index], out)
 
     def _ready(self, link: Link, slots: int, out: Actions) -> None:
         link.slots = slots

@@ -1,0 +1,434 @@
+"""The rules of the worker's core, one by one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.workers.model import World, ready_world
+from voicebus.common import wire
+from voicebus.common.errors import Cancelled, ConfigError, Conflict, EngineError, ModelMissing
+from voicebus.common.messages import encode, failed
+from voicebus.common.wire import pack_envelope
+from voicebus.workers import control
+from voicebus.workers.actions import Actions, ToBroker
+from voicebus.workers.states import IllegalMove, JobState, LinkState, SlotState
+
+
+def test_a_worker_registers_once_its_engine_is_loaded() -> None:
+    world = World()
+    world.tick(10)
+    assert not world.sockets[0]
+    world.loaded()
+    ready = world.last()
+    assert ready.name == "READY"
+    assert ready.header[:8] == ["w", 7, "tone", ["en", "de"], 1, 1000, 24_000, "1"]
+    assert not world.core.is_ready
+    world.welcome()
+    assert world.core.is_ready
+
+
+def test_a_job_goes_to_the_engine_and_its_frames_come_back_untouched() -> None:
+    world = ready_world()
+    world.give(1, attempt=3, segment=2, ms=5000)
+    job = world.slots[0].inbox[-1]
+    assert (job.name, job.attempt, job.sequence, job.payload) == ("JOB", 3, 2, b"hello")
+    assert 4999 <= job.value <= 5001
+    world.begin()
+    payload = memoryview(b"\1\0" * 50)
+    chunk = [pack_envelope(wire.CHUNK, job.job, 3, wire.SEGMENT_END, 0, 2), payload]
+    out: Actions = []
+    world.core.child_message(0, chunk, world.now, out)
+    assert out == [ToBroker(0, chunk)]
+    action = out[0]
+    assert isinstance(action, ToBroker)
+    assert action.frames is chunk
+    world.finish()
+    assert world.heard() == ["STARTED", "DONE"]
+    assert world.core.jobs_done == 1
+    assert world.core.audio_s == 1.0
+    assert not world.core.jobs
+
+
+def test_the_second_job_waits_here_and_starts_at_once() -> None:
+    world = ready_world()
+    world.give(1)
+    world.give(2)
+    assert world.core.jobs[(2).to_bytes(16, "big") + b"\0\1"].state is JobState.QUEUED
+    world.begin()
+    world.finish()
+    assert world.slots[0].job == ((2).to_bytes(16, "big"), 1)
+
+
+def test_more_jobs_than_credits_go_back() -> None:
+    world = ready_world()
+    for job in range(1, 4):
+        world.give(job)
+    assert world.heard() == ["RETURN"]
+    assert len(world.core.jobs) == 2
+
+
+def test_stale_output_of_an_engine_is_dropped() -> None:
+    world = ready_world()
+    world.give(1, attempt=2)
+    for envelope in (
+        pack_envelope(wire.CHUNK, bytes(15) + b"\1", 1),
+        pack_envelope(wire.CHUNK, b"x" * 16, 2),
+    ):
+        world.child(0, [envelope, b"\0\0"])
+    assert world.heard() == []
+    assert world.core.fenced == 2
+
+
+def test_cancel_of_a_waiting_and_of_a_running_job() -> None:
+    world = ready_world()
+    world.give(1)
+    world.give(2)
+    world.cancel(2)
+    assert world.last().header[0] == "cancelled"
+    world.begin()
+    world.cancel(1)
+    world.cancel(1)  # idempotent
+    assert [message.name for message in world.slots[0].inbox] == ["JOB", "CANCEL"]
+    world.fail(0, Cancelled())
+    assert world.heard() == ["FAILED", "STARTED", "FAILED"]
+    assert world.core.crew[0].state is SlotState.IDLE
+
+
+def test_a_cancelled_job_may_still_end_well() -> None:
+    world = ready_world()
+    world.give(1)
+    world.begin()
+    world.cancel(1)
+    world.chunk()
+    world.finish()
+    assert world.heard() == ["STARTED", "CHUNK", "DONE"]
+    world.tick(20)
+    assert world.slots[0].running
+    assert not world.slots[0].killed
+
+
+def test_an_engine_that_ignores_a_cancel_is_ended_and_the_answer_is_still_cancelled() -> None:
+    """Without this a hanging engine would hold its slot for ever."""
+    world = ready_world()
+    world.give(1)
+    world.cancel(1)
+    for _ in range(5):
+        world.broker(wire.HEARTBEAT)
+        world.tick(1.1)
+    assert world.slots[0].killed
+    world.die()
+    assert world.last().header[0] == "cancelled"
+    world.tick(2)
+    assert world.slots[0].running
+
+
+def test_a_deadline_ends_waiting_and_running_jobs() -> None:
+    world = ready_world()
+    world.give(1, ms=1000)
+    world.give(2, ms=500)
+    world.begin()
+    world.heard()
+    world.tick(0.6)
+    assert world.last().header[0] == "deadline_exceeded"
+    world.tick(0.6)
+    assert world.slots[0].cancelled
+    world.fail(0, Cancelled())
+    assert world.last().header[0] == "deadline_exceeded"
+
+
+def test_an_expired_job_never_reaches_the_engine() -> None:
+    world = ready_world()
+    world.give(1, ms=0)
+    assert world.last().header[0] == "deadline_exceeded"
+    assert world.slots[0].inbox == []
+
+
+def test_a_dead_engine_process_fails_its_job_at_once_and_is_started_again() -> None:
+    world = ready_world()
+    world.give(1)
+    world.give(2)
+    world.begin()
+    world.chunk()
+    world.die(how="signal 9, SIGKILL")
+    assert world.last().name == "FAILED"
+    assert world.last().header[0] == "worker_lost"
+    assert "SIGKILL" in world.last().header[1]
+    world.tick(1)
+    assert world.slots[0].running
+    world.loaded()
+    assert world.slots[0].job == ((2).to_bytes(16, "big"), 1)
+    assert world.core.crew.restarts == 1
+
+
+def test_an_engine_that_does_not_come_back_leaves_the_bus_until_it_does() -> None:
+    world = ready_world(slots=1)
+    world.give(1)
+    world.give(2)
+    world.die()
+    world.tick(1)
+    world.heard()
+    world.die()  # again, while loading
+    assert world.heard() == ["RETURN", "GOODBYE"]
+    assert not world.sockets[0]
+    world.tick(1)
+    world.loaded()
+    assert world.heard() == ["READY"]
+
+
+def test_an_engine_that_never_loads_ends_the_worker_with_its_error() -> None:
+    world = World(slots=2)
+    world.child(
+        0, [pack_envelope(wire.FAILED), encode(failed(ModelMissing("no files: vc models pull kokoro")))]
+    )
+    world.die(0, "exit code 1")
+    assert world.exit is None
+    assert world.slots[1].killed
+    world.die(1)
+    assert isinstance(world.error, ModelMissing)
+    assert "vc models pull" in world.error.message
+
+
+def test_a_process_that_dies_at_every_first_load_ends_the_worker() -> None:
+    world = World()
+    for _ in range(3):
+        world.tick(5)
+        assert world.slots[0].running
+        world.die(how="signal 11, SIGSEGV")
+    assert isinstance(world.error, EngineError)
+    assert "SIGSEGV" in world.error.message
+
+
+def test_a_setting_that_became_wrong_ends_a_worker_that_had_worked() -> None:
+    world = ready_world()
+    world.die()
+    world.tick(1)
+    world.child(0, [pack_envelope(wire.FAILED), encode(failed(ConfigError("no such device")))])
+    world.die()
+    assert isinstance(world.error, ConfigError)
+
+
+def test_both_sides_beat() -> None:
+    world = ready_world()
+    world.give(1)
+    world.begin()
+    world.heard()
+    world.tick(1.0)
+    beat = world.last()
+    assert beat.name == "HEARTBEAT"
+    free, warm, progressed, stats = beat.header
+    assert (free, warm, progressed) == (0, [], [bytes(15) + b"\1"])
+    assert stats["jobs_done"] == 0
+    assert stats["restarts"] == 0
+    world.broker(wire.HEARTBEAT)
+    world.tick(1.0)
+    assert world.last().header[2] == []  # no progress since
+
+
+def test_a_silent_broker_is_given_up_and_told_what_was_lost() -> None:
+    world = ready_world()
+    world.give(1)
+    world.give(2)
+    world.begin()
+    world.tick(2.9)
+    assert world.sockets[0]
+    world.heard(beats=True)
+    world.tick(0.1)
+    assert not world.sockets[0]
+    assert world.slots[0].cancelled
+    world.chunk()
+    world.fail(0, Cancelled())
+    assert world.sent[0] == []
+    world.tick(0.2)
+    assert world.heard() == ["READY"]
+    world.welcome()
+    assert [(message.name, message.job[-1]) for message in world.sent[0]] == [("FAILED", 1), ("RETURN", 2)]
+    assert world.sent[0][0].header[0] == "worker_lost"
+    world.give(3)
+    assert world.slots[0].job == ((3).to_bytes(16, "big"), 1)
+
+
+def test_the_loss_of_a_broker_is_logged_once() -> None:
+    world = ready_world()
+    world.tick(60)
+    assert sum("does not answer" in line for line in world.log) == 1
+    assert world.heard().count("READY") > 3
+
+
+def test_a_broker_that_forgot_the_worker_costs_no_job() -> None:
+    world = ready_world()
+    world.give(1)
+    world.begin()
+    world.heard()
+    world.broker(wire.REREGISTER)
+    world.broker(wire.REREGISTER)
+    assert world.heard() == ["READY"]
+    world.chunk()
+    world.welcome()
+    world.chunk()
+    world.finish()
+    assert world.heard() == ["CHUNK", "CHUNK", "DONE"]
+
+
+def test_one_goodbye_means_the_broker_left_two_in_answer_to_ready_that_we_are_replaced() -> None:
+    world = ready_world()
+    world.broker(wire.GOODBYE)
+    assert not world.sockets[0]
+    world.tick(1)
+    world.broker(wire.GOODBYE)
+    assert world.exit is None
+    world.tick(2)
+    world.broker(wire.GOODBYE)
+    assert world.slots[0].killed
+    world.die()
+    assert isinstance(world.error, Conflict)
+    assert "--id" in world.error.message
+
+
+def test_stop_returns_what_waits_finishes_what_runs_and_exits() -> None:
+    world = ready_world()
+    world.give(1)
+    world.give(2)
+    world.begin()
+    world.heard()
+    world.do(world.core.stop, world.now)
+    assert world.heard() == ["DRAIN", "RETURN"]
+    world.give(3)
+    assert world.heard() == ["RETURN"]
+    world.chunk()
+    world.finish()
+    assert world.heard() == ["CHUNK", "DONE", "DRAINED"]
+    assert world.slots[0].told_to_go
+    world.die(how="exit code 0")
+    assert world.error is None
+
+
+def test_an_engine_that_does_not_end_is_ended() -> None:
+    world = ready_world()
+    world.do(world.core.stop, world.now)
+    world.tick(2.9)
+    assert not world.slots[0].killed
+    world.tick(0.2)
+    assert world.slots[0].killed
+
+
+def test_a_second_stop_is_immediate() -> None:
+    world = ready_world()
+    world.give(1)
+    world.begin()
+    world.heard()
+    world.do(world.core.stop, world.now)
+    world.do(world.core.stop_now, world.now)
+    assert world.heard() == ["DRAIN", "GOODBYE"]
+    assert world.slots[0].killed
+    world.die()
+    assert world.exit is not None
+
+
+def test_a_broker_may_drain_the_worker() -> None:
+    world = ready_world()
+    world.give(1)
+    world.give(2)
+    world.broker(wire.DRAIN)
+    assert world.heard() == ["RETURN"]
+    world.finish()
+    assert world.heard() == ["DONE", "DRAINED"]
+    world.die()
+    assert world.error is None
+
+
+def test_two_brokers_share_the_slots_and_one_drain_leaves_the_other() -> None:
+    world = World(brokers=2, slots=3)
+    for slot in range(3):
+        world.loaded(slot)
+    assert [world.last(link).header[4] for link in (0, 1)] == [2, 1]
+    world.welcome(0)
+    world.welcome(1)
+    world.broker(wire.DRAIN, link=1)
+    assert world.heard(link=1)[-1] == "DRAINED"
+    assert world.core.links[1].state is LinkState.LEFT
+    assert not world.core.leaving
+    world.give(1)
+    assert world.slots[0].job is not None
+
+
+def test_a_lost_broker_leaves_its_share_to_the_others_until_it_is_back() -> None:
+    world = ready_world(brokers=2, slots=4)
+    world.tick(2)
+    world.broker(wire.HEARTBEAT)
+    world.heard(beats=True)
+    world.tick(1.05)
+    assert not world.sockets[1]
+    ready = [message for message in world.sent[0] if message.name == "READY"]
+    assert ready[-1].header[4] == 4
+    world.tick(1.0)
+    world.welcome(1)
+    ready = [message for message in world.sent[0] if message.name == "READY"]
+    assert ready[-1].header[4] == 2
+    assert world.sent[1][-1].header[4] == 2
+
+
+def test_jobs_of_a_live_broker_run_while_another_is_away() -> None:
+    world = ready_world(brokers=2, slots=1)
+    world.give(1, link=1)
+    world.begin()
+    world.tick(1)
+    world.broker(wire.HEARTBEAT)
+    world.tick(2)
+    assert not world.sockets[1]
+    world.give(2, link=0)
+    world.fail(0, Cancelled())
+    assert world.slots[0].job == ((2).to_bytes(16, "big"), 1)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b"short"],
+        [b"VB2" + bytes(29)],
+        [pack_envelope(wire.SUBMIT), b"\x90", b"text"],
+        [pack_envelope(wire.JOB, b"j" * 16, 1)],
+        [pack_envelope(wire.JOB, bytes(16), 1), b"\x90", b"text"],
+        [pack_envelope(wire.WELCOME), b"\xc1"],
+        [pack_envelope(wire.HEARTBEAT), b"\x90"],
+        [pack_envelope(0x77), b"\x90", b"", b""],
+    ],
+)
+def test_a_malformed_message_is_answered_counted_and_changes_nothing(frames: list[bytes]) -> None:
+    world = ready_world()
+    world.do(world.core.broker_message, 0, frames, world.now)
+    assert world.heard() == ["FAILED"]
+    assert world.core.malformed == 1
+    assert world.core.links[0].state is LinkState.REGISTERED
+    assert not world.core.jobs
+
+
+def test_a_broken_complaint_is_not_answered() -> None:
+    world = ready_world()
+    world.do(world.core.broker_message, 0, [pack_envelope(wire.FAILED), b"\xc1"], world.now)
+    assert world.heard() == []
+    assert world.core.malformed == 1
+
+
+def test_the_same_attempt_twice_is_a_protocol_error_and_runs_once() -> None:
+    world = ready_world()
+    world.give(1)
+    world.give(1)
+    assert world.last().header[0] == "protocol_error"
+    assert len(world.core.jobs) == 1
+
+
+def test_warm_voices_travel_with_beats() -> None:
+    world = ready_world()
+    world.child(0, control.message(control.REPORT, control.Report(["amber", "basil"])))
+    world.tick(1)
+    assert world.last().header[1] == ["amber", "basil"]
+
+
+def test_an_illegal_move_raises_in_tests_and_counts_in_production() -> None:
+    core = ready_world().core
+    slot = core.crew[0]
+    with pytest.raises(IllegalMove):
+        slot.move(SlotState.GONE)
+    core.referee.strict = False
+    slot.move(SlotState.GONE)
+    assert core.referee.illegal == 2
