@@ -179,6 +179,7 @@ class AsyncClient(Face):
         deadline_s: float | None = None,
         options: Options | None = None,
         window: int | None = None,
+        in_order: bool = True,
     ) -> AsyncIterator[Result]:
         """Speak many lines at once and yield a `Result` for each, in order; `lines` may be asynchronous.
 
@@ -192,6 +193,7 @@ class AsyncClient(Face):
             self._link,
             lambda item: self._line(item, manner, sink, deadline_s),
             window or self._limits.window(engine),
+            in_order=in_order,
         )
         if isinstance(lines, AsyncIterable):
             results = _mapped_late(aiter(lines), rows, sink)

@@ -260,7 +260,7 @@ class ClientCore:
             self._broken(task, now)
         else:
             task.done = done
-            task.attempts = done.attempts
+            task.attempts = attempt
             self._end(task, None)
 
     def _on_failed(self, task: Task, failed: Failed, now: float) -> None:

@@ -142,7 +142,7 @@ def speech_of(task: Task) -> Speech:
         started.sample_rate,
         started.engine,
         started.worker,
-        done.attempts,
+        task.attempts,
         task.first_audio_at - task.submitted_at if task.first_audio_at else 0.0,
         done.engine_s,
         task.ended_at - task.submitted_at,

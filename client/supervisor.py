@@ -1,9 +1,9 @@
 """What `vc up` does: starts the processes of a bus, keeps them running, and ends them in order.
 
-The broker comes first, as it knows its real ports. A child that ends before it was ever ready stops the start,
-with the child's own error: a missing model or a taken port does not mend itself. One that ends later is started
-again, after a pause that grows while it keeps failing. Everything waits on one event, set by the children's
-threads and by signals, so a Ctrl-C is acted on at any point.
+The broker comes first, as it knows its real ports. A child that ends before it was ever ready stops the
+start, with the child's own error: a missing model or a taken port does not mend itself. One that ends later
+is started again, after a pause that grows while it keeps failing. Everything waits on one event, set by the
+children's threads and by signals, so a Ctrl-C is acted on at any point.
 """
 
 from __future__ import annotations

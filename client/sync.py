@@ -156,13 +156,14 @@ class Client(Face):
         deadline_s: float | None = None,
         options: Options | None = None,
         window: int | None = None,
+        in_order: bool = True,
     ) -> Iterator[Result]:
         """Speak many lines at once and yield a `Result` for each, in order.
 
         A line is a string, or a mapping or object with `text` and any of voice, engine, language, speed,
         options. A line that fails is a result with an `error`; the rest goes on. `lines` is read as results
         are taken, so it may be endless. `window` is how many lines are under way, by default what
-        keeps all workers busy.
+        keeps all workers busy. With `in_order` false, results come as they end.
         """
         manner = Manner(voice, engine, language, speed, lane, False, options or {})
         self._deadline(deadline_s)
@@ -172,6 +173,7 @@ class Client(Face):
             self._link,
             lambda item: self._line(item, manner, sink, deadline_s),
             window or self._limits.window(engine),
+            in_order=in_order,
         )
         return self._mapped(iter(lines), rows, sink)
 

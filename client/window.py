@@ -1,4 +1,4 @@
-"""A long row of lines, spoken many at a time and given back in order.
+"""A long row of lines, spoken many at a time and given back in order, or as they end.
 
 The input is read only as fast as results are taken, so it may be endless. At most `size` lines are under way;
 a slow line does not stop those behind it until `HELD_WINDOWS` windows of finished ones wait for it.
@@ -23,9 +23,10 @@ Parts = tuple[list[Task], list[Piece]]
 
 
 class _Row:
-    __slots__ = ("error", "item", "left", "pieces", "tasks")
+    __slots__ = ("error", "index", "item", "left", "pieces", "tasks")
 
-    def __init__(self, item: Any) -> None:
+    def __init__(self, index: int, item: Any) -> None:
+        self.index = index
         self.item = item
         self.tasks: list[Task] = []
         self.pieces: list[Piece] = []
@@ -34,15 +35,25 @@ class _Row:
 
 
 class Window:
-    """Lines under way. `open_line(item)` makes a line's tasks, each with the row as its `tag`."""
+    """Lines under way. `open_line(item)` makes a line's tasks.
 
-    def __init__(self, carrier: Carrier, open_line: Callable[[Any], Parts], size: int) -> None:
+    With `in_order` false, a line is given back as soon as it has ended.
+    """
+
+    def __init__(
+        self, carrier: Carrier, open_line: Callable[[Any], Parts], size: int, *, in_order: bool = True
+    ) -> None:
         self._carrier = carrier
         self._open_line = open_line
         self._size = max(1, size)
-        self._rows: deque[_Row] = deque()
+        self._in_order = in_order
+        self._rows: dict[int, _Row] = {}
+        "Lines not given back yet, by index."
+        self._over: deque[_Row] = deque()
+        "Those of them that have ended; only used where order does not matter."
         self._busy = 0
-        self._next_index = 0
+        self._added = 0
+        self._given = 0
 
     @property
     def has_room(self) -> bool:
@@ -66,12 +77,14 @@ class Window:
 
     def add(self, item: Any) -> None:
         """Begin a line. One that cannot even be sent becomes a result with its error."""
-        row = _Row(item)
-        self._rows.append(row)
+        row = _Row(self._added, item)
+        self._added += 1
+        self._rows[row.index] = row
         try:
             row.tasks, row.pieces = self._open_line(item)
         except BusError as error:
             row.error = error
+            self._over.append(row)
             return
         row.left = len(row.tasks)
         self._busy += 1
@@ -93,26 +106,34 @@ class Window:
                             self._carrier.cancel(other)
                 if not row.left:
                     self._busy -= 1
+                    self._over.append(row)
 
     def ready(self) -> list[Result]:
         """The results whose turn it is."""
         results: list[Result] = []
         rows = self._rows
-        while rows and not rows[0].left:
-            row = rows.popleft()
-            index = self._next_index
-            self._next_index += 1
-            try:
-                if row.error is not None:
-                    raise row.error
-                results.append(Result(index, row.item, joined(row.tasks, row.pieces), None))
-            except BusError as error:
-                results.append(Result(index, row.item, None, error))
+        if self._in_order:
+            self._over.clear()
+            while (row := rows.get(self._given)) is not None and not row.left:
+                self._given += 1
+                results.append(self._give(row))
+        else:
+            while self._over:
+                results.append(self._give(self._over.popleft()))
         return results
+
+    def _give(self, row: _Row) -> Result:
+        del self._rows[row.index]
+        try:
+            if row.error is not None:
+                raise row.error
+            return Result(row.index, row.item, joined(row.tasks, row.pieces), None)
+        except BusError as error:
+            return Result(row.index, row.item, None, error)
 
     def close(self) -> None:
         """Cancel what is still under way. Idempotent."""
-        for row in self._rows:
+        for row in self._rows.values():
             for task in row.tasks:
                 if not task.ended:
                     self._carrier.cancel(task)
