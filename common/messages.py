@@ -72,11 +72,10 @@ class Done(Header, frozen=True):
     samples: Count
     engine_s: Annotated[float, Meta(ge=0)] = 0.0
     "Seconds the engine worked on this attempt."
-    attempts: Count = 1
 
 
 class Failed(Header, frozen=True):
-    """FAILED: the error tree's code and sentence. `attempts` names what became of each try."""
+    """FAILED: the error tree's code and sentence. `history` names what became of each attempt."""
 
     code: Name
     message: Annotated[str, Meta(max_length=2000)]

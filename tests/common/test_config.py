@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from voicebus.common.config import Config, load_config
 from voicebus.common.errors import ConfigError
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from voicebus.common.config import Logging
 from voicebus.common.logging import setup_logging
 

@@ -8,6 +8,7 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from voicebus.common import messages as m
 from voicebus.common.errors import ProtocolError, RateLimited, UnknownVoice
 from voicebus.common.wire import MAX_HEADER_BYTES
@@ -16,7 +17,7 @@ HEADERS = [
     m.Submit("kokoro", "amber", "en-us", "interactive", "t", 12, 1.5, True, {"k": 1, "f": 0.5, "n": None}),
     m.Accepted("kokoro", 3),
     m.Started("w1", "kokoro", 24_000, 2),
-    m.Done(3, 72_000, 0.25, 2),
+    m.Done(3, 72_000, 0.25),
     m.Failed("poison_job", "no", 1.5, ["attempt 1 on w1: died"]),
     m.Ready("w1", 2**62, "kokoro", ["en-us", "fr"], 2, 1000, 24_000, "1", ["amber"], 300),
     m.Welcome("broker", 1000, 3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from voicebus.common import wire
 from voicebus.common.errors import BadRequest, ProtocolError, TextTooLong
 
