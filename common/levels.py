@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FLOOR_DBFS: Final = -120.0
-FRAME_S: Final = 0.03
 HOP_S: Final = 0.015
+"Frames are two hops long: enough for two periods of the lowest voice."
 ACTIVE_BELOW_LOUD_DB: Final = 30.0
 ACTIVE_DBFS: Final = -60.0
 VOICED_HZ: Final = (60.0, 400.0)
@@ -42,25 +42,24 @@ class Levels:
 
 def measure(samples: NDArray[Any], rate_hz: int) -> Levels:
     """Measure mono audio, float or 16 bit, of any length."""
-    import numpy as np
-
     from .audio import to_float
 
     signal = to_float(samples)
-    frames = _frames(signal, rate_hz)
-    level_db = _decibels(np.mean(np.square(frames, dtype=np.float64), axis=1)) if len(frames) else np.zeros(0)
-    active = _active(level_db)
+    step = max(1, rate_hz // PITCH_RATE_HZ)
+    hop = int(HOP_S * rate_hz / step) * step
+    power = _frame_power(signal, hop)
+    active = _active(_decibels(power))
     voiced = active.copy()
     if active.any():
-        voiced[active] = _periodicity(frames[active], rate_hz) >= VOICED_PERIODICITY
+        voiced[active] = _periodicity(signal, active, hop, step, rate_hz) >= VOICED_PERIODICITY
     return Levels(
         seconds=signal.size / rate_hz,
         rms_dbfs=rms_dbfs(signal),
-        speech_dbfs=rms_dbfs(frames[active]) if active.any() else FLOOR_DBFS,
+        speech_dbfs=float(_decibels(power[active].mean())) if active.any() else FLOOR_DBFS,
         peak=peak(signal),
         clipped_fraction=clipped_fraction(signal),
-        speech_s=float(active.sum()) * HOP_S,
-        voiced_s=float(voiced.sum()) * HOP_S,
+        speech_s=float(active.sum()) * hop / rate_hz,
+        voiced_s=float(voiced.sum()) * hop / rate_hz,
     )
 
 
@@ -110,13 +109,16 @@ def clipped_fraction(samples: NDArray[Any]) -> float:
     return float(clipped.mean())
 
 
-def _frames(signal: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
+def _frame_power(signal: NDArray[np.float32], hop: int) -> NDArray[np.float64]:
+    """Mean square of frames two hops long, one each hop."""
     import numpy as np
 
-    size, hop = int(FRAME_S * rate_hz), int(HOP_S * rate_hz)
-    if signal.size < size:
-        return np.zeros((0, size), np.float32)
-    return np.lib.stride_tricks.sliding_window_view(signal, size)[::hop]
+    count = signal.size // hop
+    if count < 2:
+        return np.zeros(0, np.float64)
+    blocks = signal[: count * hop].reshape(count, hop)
+    power = np.einsum("ij,ij->i", blocks, blocks).astype(np.float64) / hop
+    return (power[:-1] + power[1:]) / 2
 
 
 def _decibels(power: Any) -> Any:
@@ -135,20 +137,21 @@ def _active(level_db: NDArray[np.float64]) -> NDArray[np.bool_]:
     return level_db > max(loud_db - ACTIVE_BELOW_LOUD_DB, ACTIVE_DBFS)
 
 
-def _periodicity(frames: NDArray[np.float32], rate_hz: int) -> NDArray[np.float64]:
-    """Highest normalised autocorrelation at a lag of a speaking pitch, for each frame: 0 to 1."""
+def _periodicity(
+    signal: NDArray[np.float32], active: NDArray[np.bool_], hop: int, step: int, rate_hz: int
+) -> NDArray[np.float64]:
+    """Highest normalised autocorrelation at a lag of a speaking pitch, for each active frame: 0 to 1."""
     import numpy as np
 
-    step = max(1, rate_hz // PITCH_RATE_HZ)
     # Averaging before thinning out is low-pass enough: pitch lies far below what could fold over.
-    usable = frames.shape[1] // step * step
-    thin = frames[:, :usable].reshape(len(frames), -1, step).mean(axis=2, dtype=np.float64)
-    thin -= thin.mean(axis=1, keepdims=True)
-    size = thin.shape[1]
-    power = np.abs(np.fft.rfft(thin, 2 * size, axis=1)) ** 2
+    usable = signal.size // step * step
+    thin = signal[:usable].reshape(-1, step).mean(axis=1, dtype=np.float64)
+    thin_hz, size = rate_hz / step, 2 * hop // step
+    frames = np.lib.stride_tricks.sliding_window_view(thin, size)[:: hop // step][: active.size][active]
+    frames = frames - frames.mean(axis=1, keepdims=True)
+    power = np.abs(np.fft.rfft(frames, 2 * size, axis=1)) ** 2
     # A frame holds fewer products at a longer lag; without this, low voices would look aperiodic.
     fewer = size / (size - np.arange(size, dtype=np.float64))
     correlation = np.asarray(np.fft.irfft(power, axis=1)[:, :size], dtype=np.float64) * fewer
-    thin_hz = rate_hz / step
     shortest, longest = int(thin_hz / VOICED_HZ[1]), min(int(thin_hz / VOICED_HZ[0]), size * 2 // 3)
     return correlation[:, shortest : longest + 1].max(axis=1) / np.maximum(correlation[:, 0], 1e-12)

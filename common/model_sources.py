@@ -32,9 +32,10 @@ from .manifest import HubFile, Manifest, ModelFile, NpmPackage, PythonPackages, 
 
 PARALLEL_FETCHES: Final = 4
 TOOL_TIMEOUT_S: Final = 900.0
-HUB_TIMEOUT_S: Final = 30.0
+HUB_TIMEOUT_S: Final = 20.0
 HUB_TRIES: Final = 4
 BLOCK_BYTES: Final = 1 << 20
+HUB_BLOCK_BYTES: Final = 1 << 16
 
 _UNREADABLE: Final = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError)
 
@@ -192,7 +193,8 @@ class Fetcher:
             raise SourceError(_complaint(output) or f"exit status {child.returncode}")
 
     def _hub(self, source: HubFile, file: ModelFile) -> Path:
-        partial = self._downloads / f"hub-{file.sha256}"
+        # One a source: the rest of a file must not be taken from a place that may hold another file.
+        partial = self._downloads / f"hub-{_hashed(source.url + file.sha256)}"
         from http.client import HTTPException
 
         problem = ""
@@ -201,7 +203,7 @@ class Fetcher:
                 raise SourceError("stopped")
             try:
                 self._note(f"fetching {source.url}")
-                _download(source.url, partial, file.size_bytes)
+                self._download(source.url, partial, file.size_bytes)
             except (OSError, HTTPException) as error:
                 problem = str(error) or type(error).__name__
                 status = getattr(error, "code", 500)
@@ -212,6 +214,42 @@ class Fetcher:
             else:
                 return partial
         raise SourceError(problem)
+
+    def _download(self, url: str, partial: Path, size_bytes: int) -> None:
+        """Fetch `url` to `partial`, going on after what is there. Raises `OSError` when it breaks off."""
+        from urllib.request import Request, urlopen
+
+        parts = urlsplit(url)
+        if parts.scheme != "https" and not (
+            parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
+        ):
+            raise SourceError("only https addresses are fetched")
+        have = partial.stat().st_size if partial.exists() else 0
+        if have > size_bytes:
+            partial.unlink()
+            have = 0
+        if have == size_bytes:
+            return
+        headers = {"User-Agent": "voicebus", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        with urlopen(Request(url, headers=headers), timeout=HUB_TIMEOUT_S) as response:  # noqa: S310 - scheme checked
+            resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(
+                f"bytes {have}-"
+            )
+            with open(partial, "ab" if resumes else "wb") as file:
+                got = have if resumes else 0
+                # Whatever has arrived, however little: a pull that is stopped must not wait for a slow line.
+                while block := response.read1(HUB_BLOCK_BYTES):
+                    if self._stopped:
+                        raise SourceError("stopped")
+                    got += len(block)
+                    if got > size_bytes:
+                        partial.unlink()
+                        raise SourceError(f"sends more than the expected {size_bytes} bytes")
+                    file.write(block)
+        if got < size_bytes:
+            raise ConnectionError(f"the connection broke off after {got} of {size_bytes} bytes")
 
 
 def _key(kind: str, package: str, version: str) -> str:
@@ -318,37 +356,3 @@ def _complaint(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower() and "complete log" not in line]
     return "; ".join(line[:200] for line in (errors[:2] or lines[-1:]))
-
-
-def _download(url: str, partial: Path, size_bytes: int) -> None:
-    """Fetch `url` to `partial`, going on after what is already there. Raises `OSError` when it breaks off."""
-    from urllib.request import Request, urlopen
-
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (
-        parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
-    ):
-        raise SourceError("only https addresses are fetched")
-    have = partial.stat().st_size if partial.exists() else 0
-    if have > size_bytes:
-        partial.unlink()
-        have = 0
-    if have == size_bytes:
-        return
-    headers = {"User-Agent": "voicebus", "Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with urlopen(Request(url, headers=headers), timeout=HUB_TIMEOUT_S) as response:  # noqa: S310 - scheme checked
-        resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-            f"bytes {have}-"
-        )
-        with open(partial, "ab" if resumes else "wb") as file:
-            got = have if resumes else 0
-            while block := response.read(BLOCK_BYTES):
-                got += len(block)
-                if got > size_bytes:
-                    partial.unlink()
-                    raise SourceError(f"sends more than the expected {size_bytes} bytes")
-                file.write(block)
-    if got < size_bytes:
-        raise ConnectionError(f"the connection broke off after {got} of {size_bytes} bytes")

@@ -232,8 +232,8 @@ class VoiceStore:
         if self._cache_dir is None:
             from platformdirs import user_cache_dir
 
-            self._cache_dir = Path(user_cache_dir("voicebus", appauthor=False), "references")
-        return self._cache_dir / f"{sha256}.wav"
+            self._cache_dir = Path(user_cache_dir("voicebus", appauthor=False))
+        return self._cache_dir / "references" / f"{sha256}.wav"
 
     def _refuse_taken(self, id: str, replace: bool) -> None:
         self._refuse_shipped(id)

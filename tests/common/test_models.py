@@ -189,6 +189,14 @@ def test_a_later_pull_goes_on_after_a_cut_off_one_and_keeps_verified_files(
     assert models.verify(wanted) == report.folder
 
 
+def test_a_half_from_one_place_is_never_completed_from_another(hub: Server) -> None:
+    """Regression: the good source went on after the bad one's half, and its file was refused as wrong."""
+    hub.pages = {"/cut": bytes(1000), "/right": DATA}
+    sources = (HubFile(f"{hub.url}/cut"), HubFile(f"{hub.url}/right"))
+    report = models.pull(manifest(model_file("model.bin", DATA, *sources)))
+    assert report.fetched == {"model.bin": f"{hub.url}/right"}
+
+
 def test_a_local_folder_comes_first_and_is_trusted_no_more_than_others(tmp_path: Path, hub: Server) -> None:
     hub.pages = {"/a": DATA, "/b": DATA}
     mirror = tmp_path / "mirror"

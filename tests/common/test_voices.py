@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from pathlib import Path
@@ -216,7 +215,7 @@ def test_a_store_afar_is_asked_once_for_a_recording_and_a_spoilt_copy_is_fetched
     first, second = store.reference("nina"), store.reference("nina")
     assert first.sha256 == second.sha256 == sha256
     assert fetched == ["voice.yaml", "reference.wav"]
-    (tmp_path / f"{sha256}.wav").write_bytes(b"spoilt")
+    (tmp_path / "references" / f"{sha256}.wav").write_bytes(b"spoilt")
     assert store.reference("nina").samples.size == first.samples.size
     assert fetched == ["voice.yaml", "reference.wav", "reference.wav"]
 
@@ -297,13 +296,6 @@ def test_a_record_is_strict_about_fields_and_kind_to_dates(place: Path) -> None:
         path.write_text(yaml.safe_dump({**good, **change}))
         with pytest.raises(ConfigError, match="mend or remove"):
             store.get("nina")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_cannot_be_read_is_a_matter_of_configuration(place: Path) -> None:
-    place.mkdir(mode=0)
-    with pytest.raises(ConfigError, match=r"voices\.path"):
-        VoiceStore(place).list()
 
 
 def test_a_place_that_cannot_be_a_store_is_a_matter_of_configuration(place: Path) -> None:
