@@ -1,6 +1,7 @@
 """VB1 spoken with nothing but pyzmq and msgpack: one text in, one WAV out.
 
-Read it beside docs/protocol.md to write a client in another language. It knows nothing of the voicebus package.
+Read it beside docs/protocol.md to write a client in another language. It knows nothing of the
+voicebus package.
 
     python examples/raw_client.py --text "Hello." --voice amber -o hello.wav
 """
@@ -24,6 +25,20 @@ STREAM, SEGMENT_END = 0x0001, 0x0002
 INTERVAL_S, SILENT_INTERVALS = 1.0, 3
 
 
+# What a header's items are when they are missing at its end (section 4).
+ACCEPTED_ITEMS = ("", 0)
+STARTED_ITEMS = ("", "", 0, 0)
+DONE_ITEMS = (0, 0, 0.0, 1)
+FAILED_ITEMS = ("engine_error", "", None, [])
+
+
+def items(header: bytes, defaults: tuple[Any, ...]) -> list[Any]:
+    """A header's items: further ones are ignored, missing ones take their defaults."""
+    unpack: Any = msgpack.unpackb
+    found: list[Any] = unpack(header)
+    return (found + list(defaults[len(found) :]))[: len(defaults)]
+
+
 class SpeechError(Exception):
     """The job failed, or no broker answered."""
 
@@ -33,7 +48,7 @@ class RawClient:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.socket = zmq.Context.instance().socket(zmq.DEALER)
+        self.socket: Any = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.linger = 200
         self.socket.connect(address)
 
@@ -41,7 +56,8 @@ class RawClient:
         """Return the PCM and its rate in Hz. Raises `SpeechError`."""
         job = os.urandom(16)
         envelope = ENVELOPE.pack(b"VB1", SUBMIT, job, 0, 0, 0, int(deadline_s * 1000))
-        self.socket.send_multipart([envelope, msgpack.packb(header), text.encode()])
+        pack: Any = msgpack.packb
+        self.socket.send_multipart([envelope, pack(header), text.encode()])
         try:
             return self.listen(job, time.monotonic() + deadline_s)
         except BaseException:
@@ -70,11 +86,11 @@ class RawClient:
             if magic != b"VB1" or of_job != job or kind == PONG:
                 continue
             if kind == ACCEPTED:
-                engine, queued_ahead = msgpack.unpackb(frames[1])[:2]
+                engine, queued_ahead = items(frames[1], ACCEPTED_ITEMS)
                 print(f"accepted by {engine}, {queued_ahead} jobs ahead")
             elif kind == STARTED and of_attempt >= attempt:
-                worker, engine, rate_hz = msgpack.unpackb(frames[1])[:3]
-                # A second STARTED: the first worker was lost. What it said of this and later segments is said again.
+                worker, engine, rate_hz, _segments = items(frames[1], STARTED_ITEMS)
+                # Not the first STARTED? Then a worker was lost: this and later segments are spoken again.
                 chunks = [chunk for chunk in chunks if chunk[0] < sequence]
                 attempt, expected = of_attempt, 0
                 print(f"attempt {attempt} started on {worker} ({engine}, {rate_hz} Hz) at segment {sequence}")
@@ -86,13 +102,13 @@ class RawClient:
                 end = ", the segment's last" if flags & SEGMENT_END else ""
                 print(f"chunk {sequence}: {len(frames[1]) // 2} samples of segment {value}{end}")
             elif kind == DONE and of_attempt == attempt:
-                announced, _samples, engine_s, attempts = msgpack.unpackb(frames[1])[:4]
+                announced, _samples, engine_s, attempts = items(frames[1], DONE_ITEMS)
                 if announced != expected:
                     raise SpeechError(f"protocol_error: {expected} chunks came of {announced}")
                 print(f"done after {attempts} attempt(s), {engine_s:.3f} s of the engine")
                 return b"".join(pcm for _, pcm in chunks), rate_hz
             elif kind == FAILED:
-                code, message = msgpack.unpackb(frames[1])[:2]
+                code, message, _retry_after_s, _history = items(frames[1], FAILED_ITEMS)
                 raise SpeechError(f"{code}: {message}")
 
 
