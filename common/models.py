@@ -231,13 +231,13 @@ class _Pull:
             try:
                 parts = attempt.parts()
             except SourceError as error:
-                said.append(f"{attempt.label}: {error}")
+                said.append(f"{attempt.place}: {error}")
                 continue
             problem = _join(parts, file, target)
             if problem is None:
                 self._say(f"{file.path} from {attempt.label}", file.size_bytes)
                 return attempt.label
-            said.append(f"{attempt.label}: {problem}")
+            said.append(f"{attempt.place}: {problem}")
             fetcher.discard(parts)
         raise SourceError("; ".join(said) or "no source is known")
 

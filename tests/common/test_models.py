@@ -189,6 +189,17 @@ def test_a_later_pull_goes_on_after_a_cut_off_one_and_keeps_verified_files(
     assert models.verify(wanted) == report.folder
 
 
+def test_a_host_that_cannot_be_reached_is_asked_once() -> None:
+    """Regression: without network every one of fifty files waited for its own time-outs, minutes in all."""
+    files = [model_file(f"{n}.bin", DATA, HubFile(f"http://127.0.0.1:9/{n}")) for n in range(40)]
+    seen: list[str] = []
+    with pytest.raises(
+        ModelMissing, match=r"40 of 40 files .* and 39 more \(.*127\.0\.0\.1:9: cannot be reached"
+    ):
+        models.pull(manifest(*files), progress=lambda progress: seen.append(progress.message))
+    assert len(seen) <= models.FILES_AT_ONCE
+
+
 def test_a_half_from_one_place_is_never_completed_from_another(hub: Server) -> None:
     """Regression: the good source went on after the bad one's half, and its file was refused as wrong."""
     hub.pages = {"/cut": bytes(1000), "/right": DATA}
