@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -30,7 +31,7 @@ class Sent:
 class Bus:
     """A core and everything it ever sent. `flush` is called after each step, as the loop does."""
 
-    def __init__(self, strategy: str = "lru", seed: int = 1, **settings: object) -> None:
+    def __init__(self, strategy: Any = "lru", seed: int = 1, **settings: Any) -> None:
         base = Broker(strategy=strategy, default_engine="tone")
         self.settings = msgspec.structs.replace(base, **settings)
         self.now = 1000.0
@@ -60,7 +61,7 @@ class Bus:
         flags: int = 0,
         ms: int = 0,
         text: bytes = b"hi",
-        **fields: object,
+        **fields: Any,
     ) -> bytes:
         if job is None:
             self._ids += 1

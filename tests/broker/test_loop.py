@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -18,6 +19,7 @@ from voicebus.broker.loop import Loop
 from voicebus.common import wire
 from voicebus.common.config import Broker, Config, Worker
 
+pack = cast("Callable[[Any], bytes]", msgpack.packb)
 TIMEOUT_MS = 10_000
 
 
@@ -44,12 +46,12 @@ class Peer:
 
     def ready(self, worker: str = "w", *, incarnation: int = 1, slots: int = 1) -> None:
         header = [worker, incarnation, "tone", ["en"], slots, 1000, 24_000]
-        self.send(wire.READY, msgpack.packb(header))
+        self.send(wire.READY, pack(header))
         self.recv(wire.WELCOME)
 
     def submit(self, job: bytes | None = None, text: bytes = b"hello", **fields: int) -> bytes:
         job = job or os.urandom(16)
-        self.send(wire.SUBMIT, msgpack.packb(["tone", "amber", "en"]), text, job=job, **fields)
+        self.send(wire.SUBMIT, pack(["tone", "amber", "en"]), text, job=job, **fields)
         return job
 
 
@@ -84,9 +86,9 @@ class Running:
         peer.ready(name, **fields)
         return peer
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         client = self.client()
-        client.send(wire.ADMIN, msgpack.packb(["status"]), sequence=7)
+        client.send(wire.ADMIN, pack(["status"]), sequence=7)
         envelope, header, payload = client.recv(wire.ADMIN)
         assert int.from_bytes(envelope[24:28]) == 7
         assert msgpack.unpackb(header)[0] is True
@@ -113,9 +115,9 @@ def test_a_conversation_written_and_read_with_plain_msgpack(bus: Running) -> Non
     assert 4000 < wire.unpack_envelope(envelope)[5] <= 5000
     assert (msgpack.unpackb(header), text) == (["tone", "amber", "en"], b"hello")
     audio = os.urandom(200_000)
-    worker.send(wire.STARTED, msgpack.packb(["w", "tone", 24_000, 1]), job=job, attempt=1)
+    worker.send(wire.STARTED, pack(["w", "tone", 24_000, 1]), job=job, attempt=1)
     worker.send(wire.CHUNK, audio, job=job, attempt=1, flags=wire.SEGMENT_END)
-    worker.send(wire.DONE, msgpack.packb([1, 100_000, 0.5]), job=job, attempt=1)
+    worker.send(wire.DONE, pack([1, 100_000, 0.5]), job=job, attempt=1)
     assert client.recv()[0][3] == wire.STARTED
     envelope, payload = client.recv()
     assert (envelope[3], payload) == (wire.CHUNK, audio)
@@ -124,7 +126,7 @@ def test_a_conversation_written_and_read_with_plain_msgpack(bus: Running) -> Non
 
 def hostile_messages() -> list[list[bytes]]:
     ok = wire.pack_envelope(wire.SUBMIT, b"j" * 16)
-    header = msgpack.packb(["tone"])
+    header = pack(["tone"])
     return [
         [b""],
         [b"VB1"],
@@ -136,10 +138,10 @@ def hostile_messages() -> list[list[bytes]]:
         [ok, b"\x81" * 16_385, b"hi"],
         [ok, b"\x81" * 10_000, b"hi"],
         [ok, b"\x91" * 16_000, b"hi"],
-        [ok, msgpack.packb([msgpack.ExtType(5, b"boom")]), b"hi"],
-        [ok, msgpack.packb({"engine": "tone"}), b"hi"],
-        [ok, msgpack.packb(["tone", "../../etc/passwd"]), b"hi"],
-        [ok, msgpack.packb(["x" * 129]), b"hi"],
+        [ok, pack([msgpack.ExtType(5, b"boom")]), b"hi"],
+        [ok, pack({"engine": "tone"}), b"hi"],
+        [ok, pack(["tone", "../../etc/passwd"]), b"hi"],
+        [ok, pack(["x" * 129]), b"hi"],
         [wire.pack_envelope(wire.DONE, b"j" * 16), header],
         [wire.pack_envelope(wire.READY), header],
         [wire.pack_envelope(0xFF), header],
@@ -170,7 +172,7 @@ def test_hostile_workers_are_refused_likewise(bus: Running) -> None:
     ):
         bad.socket.send_multipart(frames)
         assert bad.recv()[0][3] == wire.FAILED
-    bad.send(wire.DONE, msgpack.packb([1, 1]), job=b"j" * 16, attempt=1)
+    bad.send(wire.DONE, pack([1, 1]), job=b"j" * 16, attempt=1)
     assert bad.recv()[0][3] == wire.REREGISTER
     assert bus.status()["workers"] == []
 
@@ -182,8 +184,8 @@ def test_one_results_forged_by_another_worker_is_dropped(bus: Running) -> None:
     liar = bus.worker("liar")
     liar.send(wire.CHUNK, b"\0\0", job=job, attempt=1)
     assert liar.recv()[0][3] == wire.CANCEL
-    liar.send(wire.DONE, msgpack.packb([1, 1]), job=job, attempt=1)
-    honest.send(wire.DONE, msgpack.packb([0, 0]), job=job, attempt=1)
+    liar.send(wire.DONE, pack([1, 1]), job=job, attempt=1)
+    honest.send(wire.DONE, pack([0, 0]), job=job, attempt=1)
     assert [client.recv()[0][3] for _ in range(2)] == [wire.ACCEPTED, wire.DONE]
     assert bus.status()["totals"]["stale"] == 2
 
@@ -216,8 +218,8 @@ def test_a_reader_that_stands_still_stalls_nobody_and_gets_all_in_order(bus: Run
     chunk = os.urandom(60_000)
     for number in range(1500):
         worker.send(wire.CHUNK, chunk, job=slow_job, attempt=1, sequence=number)
-    worker.send(wire.DONE, msgpack.packb([1500, 0]), job=slow_job, attempt=1)
-    worker.send(wire.DONE, msgpack.packb([0, 0]), job=quick_job, attempt=1)
+    worker.send(wire.DONE, pack([1500, 0]), job=slow_job, attempt=1)
+    worker.send(wire.DONE, pack([0, 0]), job=quick_job, attempt=1)
     assert [quick.recv()[0][3] for _ in range(2)] == [wire.ACCEPTED, wire.DONE]
     assert bus.loop._client_out.waiting, "the test must fill the pipe, or it shows nothing"
     assert slow.recv()[0][3] == wire.ACCEPTED
@@ -234,7 +236,7 @@ def test_status_pages_through_many_workers(bus: Running) -> None:
     names: list[str] = []
     offset = 0
     while True:
-        client.send(wire.ADMIN, msgpack.packb(["status", "", offset]))
+        client.send(wire.ADMIN, pack(["status", "", offset]))
         _, header, payload = client.recv(wire.ADMIN)
         names += [worker["id"] for worker in msgpack.unpackb(payload)["workers"]]
         offset = msgpack.unpackb(header)[1]
@@ -251,7 +253,7 @@ def test_stopping_finishes_what_runs_and_answers_the_rest(bus: Running) -> None:
     bus.loop.stop()
     envelope, header = client.recv()
     assert (envelope[4:20], msgpack.unpackb(header)[0]) == (waiting, "overloaded")
-    worker.send(wire.DONE, msgpack.packb([0, 0]), job=running, attempt=1)
+    worker.send(wire.DONE, pack([0, 0]), job=running, attempt=1)
     envelope, _ = client.recv()
     assert (envelope[3], envelope[4:20]) == (wire.DONE, running)
     assert worker.recv(wire.GOODBYE)

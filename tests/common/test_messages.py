@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -13,6 +14,7 @@ from voicebus.common import messages as m
 from voicebus.common.errors import ProtocolError, RateLimited, UnknownVoice
 from voicebus.common.wire import MAX_HEADER_BYTES
 
+pack = cast("Callable[[Any], bytes]", msgpack.packb)
 HEADERS = [
     m.Submit("kokoro", "amber", "en-us", "interactive", "t", 12, 1.5, True, {"k": 1, "f": 0.5, "n": None}),
     m.Accepted("kokoro", 3),
@@ -31,19 +33,19 @@ HEADERS = [
 def test_msgpack_reads_what_we_write_and_we_read_what_it_writes(header: m.Header) -> None:
     array = msgpack.unpackb(m.encode(header))
     assert array == [getattr(header, name) for name in header.__struct_fields__]
-    assert m.decode(msgpack.packb(array), type(header)) == header
+    assert m.decode(pack(array), type(header)) == header
 
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: type(header).__name__)
 def test_newer_items_are_ignored(header: m.Header) -> None:
     array = [*msgpack.unpackb(m.encode(header)), "from the future", {"x": 1}]
-    assert m.decode(msgpack.packb(array), type(header)) == header
+    assert m.decode(pack(array), type(header)) == header
 
 
 def test_missing_items_take_their_defaults() -> None:
-    assert m.decode(msgpack.packb([]), m.Submit) == m.Submit()
+    assert m.decode(pack([]), m.Submit) == m.Submit()
     with pytest.raises(ProtocolError):
-        m.decode(msgpack.packb(["w"]), m.Ready)
+        m.decode(pack(["w"]), m.Ready)
 
 
 BAD = [
@@ -69,7 +71,7 @@ BAD = [
 @pytest.mark.parametrize(("cls", "value"), BAD)
 def test_what_does_not_fit_is_refused(cls: type[m.Header], value: Any) -> None:
     with pytest.raises(ProtocolError, match=cls.__name__):
-        m.decode(msgpack.packb(value), cls)
+        m.decode(pack(value), cls)
 
 
 @given(st.binary(max_size=200))
