@@ -13,6 +13,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace as changed
@@ -36,6 +37,8 @@ __all__ = ["Recording", "Voice", "VoiceStore", "shipped_folder"]
 MAX_REFERENCE_BYTES: Final = 32 * 1024 * 1024
 MAX_CACHED: Final = 500
 "Recordings kept of a remote store; the least recently written go first."
+REMOTE_FRESH_S: Final = 2.0
+"How long a voice of a remote store is taken as last seen: every job asks, and asking costs a request."
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +54,9 @@ class Recording(NamedTuple):
 class VoiceStore:
     """Voices in a folder or at an fsspec URL, and behind them the shipped ones.
 
-    Changes made by others are seen at the next call: each look-up costs a stat (or an object's info), and
-    a record is read again only when that says it changed. Safe to share between threads. Every method
-    raises `ConfigError` where the place itself fails.
+    Changes made by others are seen at the next call in a folder, and within `REMOTE_FRESH_S` in a remote
+    store: a look-up costs a stat or an object's info, and a record is read again only when that says it
+    changed. Safe to share between threads. Every method raises `ConfigError` where the place itself fails.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class VoiceStore:
         )
         self._cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         self._known: dict[tuple[bool, str], tuple[str, Voice]] = {}
+        self._seen: dict[str, tuple[float, str]] = {}
 
     def list(self) -> tuple[Voice, ...]:
         """Return all voices in order of id; a voice of the store hides a shipped one of the same id.
@@ -110,7 +114,7 @@ class VoiceStore:
                     decoded = decode(data, max_seconds=MAX_SECONDS, cut=True)
                     return Recording(decoded.samples, decoded.rate_hz, voice.sha256)
                 # Somebody may be replacing the voice just now: look once more before saying it is broken.
-                self._known.pop((files is self._own, id), None)
+                self._forget(id)
         raise ConfigError(
             f"{REFERENCE} of voice {id!r} is missing or does not match the SHA-256 in its record: "
             "add the voice again"
@@ -177,7 +181,7 @@ class VoiceStore:
             with self._own.locked():
                 self._refuse_shipped(id)
                 self._own.remove(id)
-                self._known.pop((True, id), None)
+                self._forget(id)
 
     def _places(self) -> tuple[VoiceFiles, ...]:
         return (self._own,) if self._shipped is None else (self._own, self._shipped)
@@ -186,7 +190,7 @@ class VoiceStore:
         if ID.match(id):
             with self._place_errors():
                 for files in self._places():
-                    token = files.token(id)
+                    token = self._token(files, id)
                     if token is not None:
                         with suppress(FileNotFoundError):  # removed between the two calls
                             voice = self._record(files, id, token)
@@ -196,6 +200,23 @@ class VoiceStore:
         near = difflib.get_close_matches(id.lower(), known, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "`vc voices list` shows all"
         raise UnknownVoice(f"no voice is called {id[:80]!r}: {hint}")
+
+    def _token(self, files: VoiceFiles, id: str) -> str | None:
+        if not files.is_remote:
+            return files.token(id)
+        now_s = time.monotonic()
+        seen = self._seen.get(id)
+        if seen is not None and now_s - seen[0] < REMOTE_FRESH_S:
+            return seen[1]
+        token = files.token(id)
+        if token is not None:
+            self._seen[id] = (now_s, token)
+        return token
+
+    def _forget(self, id: str) -> None:
+        self._seen.pop(id, None)
+        self._known.pop((True, id), None)
+        self._known.pop((False, id), None)
 
     def _record(self, files: VoiceFiles, id: str, token: str) -> Voice:
         key = (files is self._own, id)
@@ -262,7 +283,8 @@ class VoiceStore:
                 else:
                     self._own.write(voice.id, REFERENCE, before)
             raise
-        self._known.pop((True, voice.id), None)
+        finally:
+            self._forget(voice.id)
         if self._own.is_remote and self._own.read(voice.id, REFERENCE, len(wav)) != wav:
             raise Conflict(
                 f"somebody else wrote voice {voice.id!r} at the same time: look at it and add it again"

@@ -220,6 +220,26 @@ def test_a_store_afar_is_asked_once_for_a_recording_and_a_spoilt_copy_is_fetched
     assert fetched == ["voice.yaml", "reference.wav", "reference.wav"]
 
 
+def test_a_store_afar_is_asked_anew_after_a_while_and_no_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("voicebus.common.voices.time.monotonic", lambda: now)
+    where = f"memory://{uuid.uuid4().hex}"
+    store, other = VoiceStore(where, cache_dir=tmp_path), VoiceStore(where, cache_dir=tmp_path)
+    first = store.add("nina", AMBER, consent="my own voice")
+    assert store.get("nina") == first
+    second = other.add("nina", BASIL, consent="my own voice", replace=True)
+    assert store.get("nina") == first
+    now += 2.0
+    assert store.get("nina") == second
+    other.remove("nina")
+    assert store.get("nina") == second
+    now += 2.0
+    with pytest.raises(UnknownVoice):
+        store.get("nina")
+
+
 def test_two_machines_that_write_one_voice_at_once_do_not_mix_it(monkeypatch: pytest.MonkeyPatch) -> None:
     where = f"memory://{uuid.uuid4().hex}"
     write = RemoteFiles.write
