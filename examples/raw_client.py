@@ -25,17 +25,17 @@ STREAM, SEGMENT_END = 0x0001, 0x0002
 INTERVAL_S, SILENT_INTERVALS = 1.0, 3
 
 
+mp: Any = msgpack  # it carries no types
 # What a header's items are when they are missing at its end (section 4).
 ACCEPTED_ITEMS = ("", 0)
 STARTED_ITEMS = ("", "", 0, 0)
 DONE_ITEMS = (0, 0, 0.0, 1)
-FAILED_ITEMS = ("engine_error", "", None, [])
+FAILED_ITEMS: tuple[Any, ...] = ("engine_error", "", None, [])
 
 
 def items(header: bytes, defaults: tuple[Any, ...]) -> list[Any]:
     """A header's items: further ones are ignored, missing ones take their defaults."""
-    unpack: Any = msgpack.unpackb
-    found: list[Any] = unpack(header)
+    found: list[Any] = mp.unpackb(header)
     return (found + list(defaults[len(found) :]))[: len(defaults)]
 
 
@@ -48,7 +48,8 @@ class RawClient:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.socket: Any = zmq.Context.instance().socket(zmq.DEALER)
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
         self.socket.linger = 200
         self.socket.connect(address)
 
@@ -56,8 +57,7 @@ class RawClient:
         """Return the PCM and its rate in Hz. Raises `SpeechError`."""
         job = os.urandom(16)
         envelope = ENVELOPE.pack(b"VB1", SUBMIT, job, 0, 0, 0, int(deadline_s * 1000))
-        pack: Any = msgpack.packb
-        self.socket.send_multipart([envelope, pack(header), text.encode()])
+        self.socket.send_multipart([envelope, mp.packb(header), text.encode()])
         try:
             return self.listen(job, time.monotonic() + deadline_s)
         except BaseException:
