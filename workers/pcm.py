@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.audio import to_s16
 from ..common.errors import EngineError
 from ..common.wire import MAX_PAYLOAD_BYTES
 
 FIRST_CHUNK_BYTES: Final = 32 * 1024
 """The first chunk of an attempt is small (0.7 s at 24 kHz): a listener's player starts on it."""
-FULL_SCALE: Final = 32767.0
 
 
 def to_pcm(samples: object) -> bytes:
@@ -26,13 +26,9 @@ def to_pcm(samples: object) -> bytes:
         raise EngineError(
             f"the engine yielded {array.dtype} of shape {array.shape} instead of float32 mono audio"
         )
-    scaled = array.astype(np.float32) * np.float32(FULL_SCALE)
-    np.rint(scaled, out=scaled)
-    np.clip(scaled, -FULL_SCALE - 1, FULL_SCALE, out=scaled)
-    # Infinities are clipped above; what is not a number survives, and would turn into noise.
     if not np.isfinite(array).all():
         raise EngineError("the engine yielded audio that is not a number")
-    return scaled.astype("<i2").tobytes()
+    return to_s16(array).astype("<i2", copy=False).tobytes()
 
 
 def pieces(pcm: bytes, first_limit: int) -> Iterator[bytes]:
