@@ -45,7 +45,7 @@ def command(
     except BusError as problem:
         error = problem
     if error is not None:
-        click.echo(f"vc-worker: {error}", err=True)
+        click.echo(f"vc-worker: {' '.join(str(error).split())}", err=True)
         sys.exit(EXIT_USAGE if isinstance(error, ConfigError | BadRequest) else EXIT_FAILED)
 
 
@@ -73,10 +73,9 @@ def serve(
     find(engine)
     section = config.workers.get(engine, Worker())
     settings = dict(section.settings) | dict(map(_setting, pairs))
-    device = device or (section.device if section.device != "auto" else None)
-    if device is not None:
-        settings["device"] = _device(device)
-    threads = _threads(settings.get("threads"))
+    device = _device(device or section.device)
+    if device != "auto":  # auto is what an engine does that is told nothing
+        settings["device"] = device
     name = _name(name or f"{socket.gethostname()}-{engine}-{os.getpid()}")
     addresses = _addresses(brokers) or [config.broker.backend]
     setup_logging(config.logging, "worker")
@@ -104,7 +103,7 @@ def serve(
         sys.stdout.flush()
 
     try:
-        agent = Agent(core, setup, threads=threads, announce=announce)
+        agent = Agent(core, setup, threads=_threads(settings.get("threads")), announce=announce)
     except TypeError as error:
         raise ConfigError(f"a setting of {engine} cannot be sent to it: {error}") from None
     _install_signals(agent)
@@ -149,11 +148,8 @@ def _device(device: str) -> str:
 
 
 def _threads(threads: Any) -> int | None:
-    if threads is None:
-        return None
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise ConfigError(f"threads must be a whole number from 1 to 1024, not {threads!r}")
-    return threads
+    """How many threads numeric libraries get; whatever else `threads` may be is for the engine to judge."""
+    return threads if type(threads) is int and threads >= 1 else None
 
 
 def _name(name: str) -> str:

@@ -394,9 +394,10 @@ class WorkerCore:
 
     def _load_failed(self, error: BusError, now: float, out: Actions) -> None:
         """The engine refused to load: the end at the first start, later its process is tried again."""
-        out.append(Log(ERROR, f"the engine could not be loaded: {error}"))
         if self.crew.facts is None or isinstance(error, ConfigError):
             self._give_up(error, now, out)
+        else:
+            out.append(Log(ERROR, f"the engine could not be loaded: {error}"))
         # The process ends after this message; its death does the rest.
 
     def _ended_by_engine(

@@ -1,0 +1,79 @@
+"""Sockets and outboxes over real TCP on the loopback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from voicebus.workers.sockets import MAX_OUTBOX, BrokerSocket, receiver, sender
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def router(context: zmq.Context[zmq.Socket[bytes]], hwm: int = 1000) -> tuple[zmq.Socket[bytes], str]:
+    socket = context.socket(zmq.ROUTER)
+    socket.rcvhwm = hwm
+    port = socket.bind_to_random_port("tcp://127.0.0.1")
+    return socket, f"tcp://127.0.0.1:{port}"
+
+
+def test_whole_messages_in_bytes_and_unopened_frames(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    left, right = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    left.bind("inproc://x")
+    right.connect("inproc://x")
+    receive, send = receiver(right), sender(left)
+    send([b"envelope", b"small", b"x" * 100_000])
+    envelope, small, large = receive()
+    assert (envelope, small) == (b"envelope", b"small")
+    assert isinstance(large, zmq.Frame)
+    sender(right)([envelope, large])  # passed on as it is
+    assert left.recv_multipart() == [b"envelope", b"x" * 100_000]
+    left.send_multipart([b"%d" % number for number in range(50)])
+    left.send_multipart([b"next"])
+    assert len(receive()) == 4  # one more than any message has
+    assert receive() == [b"next"]
+    with pytest.raises(zmq.Again):
+        receive()
+
+
+def test_a_broker_that_does_not_read_blocks_nobody_and_loses_nothing(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    slow, address = router(context, hwm=1)
+    broker = BrokerSocket(context, address)
+    payload = bytes(200_000)
+    sent = 0
+    while not broker.is_stuck:
+        broker.send([b"%d" % sent, payload])
+        sent += 1
+    broker.beat([b"old beat"])
+    broker.beat([b"beat"])  # takes the place of the one before
+    assert sent > MAX_OUTBOX
+    assert broker.is_blocked
+    got: list[bytes] = []
+    while len(got) < sent + 1:
+        broker.pump()
+        if slow.poll(10):
+            got.append(slow.recv_multipart()[1])
+    assert not broker.is_blocked
+    assert got.count(b"old beat") == 0
+    position = got.index(b"beat")
+    assert position <= sent - MAX_OUTBOX
+    got.remove(b"beat")
+    assert got == [b"%d" % number for number in range(sent)]
+
+
+def test_closing_with_flush_still_delivers(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    slow, address = router(context)
+    broker = BrokerSocket(context, address)
+    broker.send([b"the last word"])
+    broker.close(flush=True)
+    assert slow.poll(10_000)
+    assert slow.recv_multipart()[1] == b"the last word"
