@@ -1,0 +1,139 @@
+"""The client's core under any order of losses, repeats, lost workers and dying brokers.
+
+Whatever happens, what a listener hears is a beginning of the job's true audio, a job that ends well has all
+of it, and every job ends once.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from voicebus.client.brokers import LineState
+from voicebus.client.task import Task
+
+from .model import Broker, Desk, true_audio
+
+pick = st.integers(0, 1000)
+
+
+class ClientMachine(RuleBasedStateMachine):
+    desk: Desk
+
+    @initialize(brokers=st.integers(1, 2), seed=pick)
+    def begin(self, brokers: int, seed: int) -> None:
+        self.desk = Desk(brokers, seed)
+
+    def broker(self, n: int) -> Broker:
+        return self.desk.brokers[n % len(self.desk.brokers)]
+
+    def line(self, n: int) -> int:
+        return n % len(self.desk.brokers)
+
+    @rule(kind=st.sampled_from(["plain", "stream", "listening"]), deadline_s=st.sampled_from([3.0, 60.0]))
+    def submit(self, kind: str, deadline_s: float) -> None:
+        self.desk.submit(listening=kind == "listening", stream=kind == "stream", deadline_s=deadline_s)
+
+    @rule(n=pick, times=st.integers(1, 8))
+    def deliver(self, n: int, times: int) -> None:
+        for _ in range(times):
+            self.desk.deliver(self.line(n))
+
+    @rule(n=pick, at=pick)
+    def lose(self, n: int, at: int) -> None:
+        queue = self.broker(n).queue
+        if queue:
+            queue.pop(at % len(queue))
+
+    @rule(n=pick, at=pick)
+    def repeat(self, n: int, at: int) -> None:
+        queue = self.broker(n).queue
+        if queue:
+            queue.append(queue[at % len(queue)])
+
+    @rule(n=pick, at=pick)
+    def overtake(self, n: int, at: int) -> None:
+        queue = self.broker(n).queue
+        if queue:
+            self.desk.deliver(self.line(n), at % len(queue))
+
+    @rule(n=pick, which=pick)
+    def start(self, n: int, which: int) -> None:
+        broker = self.broker(n)
+        if broker.jobs:
+            broker.start(list(broker.jobs)[which % len(broker.jobs)])
+
+    @rule(n=pick, which=pick, times=st.integers(1, 5))
+    def speak(self, n: int, which: int, times: int) -> None:
+        broker = self.broker(n)
+        for _ in range(times):
+            running = [job for job, state in broker.jobs.items() if state.running]
+            if running:
+                broker.speak(running[which % len(running)])
+
+    @rule(n=pick, which=pick, code=st.sampled_from(["overloaded", "worker_lost", "engine_error"]))
+    def fail(self, n: int, which: int, code: str) -> None:
+        broker = self.broker(n)
+        if broker.jobs:
+            broker.fail(list(broker.jobs)[which % len(broker.jobs)], code)
+
+    @rule(which=pick)
+    def listen(self, which: int) -> None:
+        streams = [task for task in self.desk.tasks if task.flags and not task.ended]
+        if streams:
+            self.desk.core.listen(streams[which % len(streams)])
+            self.desk.flush()
+
+    @rule(which=pick)
+    def cancel(self, which: int) -> None:
+        if self.desk.tasks:
+            self.desk.core.cancel(self.desk.tasks[which % len(self.desk.tasks)])
+            self.desk.flush()
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, 1.0, 1.5]))
+    def tick(self, seconds: float) -> None:
+        self.desk.tick(seconds)
+
+    @rule(n=pick)
+    def crash(self, n: int) -> None:
+        self.broker(n).crash()
+
+    @precondition(lambda self: any(not broker.alive for broker in self.desk.brokers))
+    @rule(n=pick)
+    def revive(self, n: int) -> None:
+        self.broker(n).alive = True
+
+    @rule(n=pick)
+    def disconnect(self, n: int) -> None:
+        line = self.desk.core.lines[self.line(n)]
+        if line.state is LineState.UP:
+            self.broker(n).queue.clear()
+            self.desk.core.disconnected(line, self.desk.now)
+            self.desk.flush()
+
+    @invariant()
+    def heard_is_true(self) -> None:
+        if hasattr(self, "desk"):
+            for task in self.desk.tasks:
+                check(self.desk, task)
+
+    def teardown(self) -> None:
+        if hasattr(self, "desk"):
+            self.desk.settle()
+            for task in self.desk.tasks:
+                check(self.desk, task)
+                assert self.desk.ends[id(task)] == 1
+            assert not self.desk.core.tasks
+
+
+def check(desk: Desk, task: Task) -> None:
+    audio = [chunk for segment in true_audio(task.job) for chunk in segment]
+    heard = desk.heard.get(id(task), [])
+    assert heard == audio[: len(heard)], "what is heard is the beginning of the truth"
+    if task.ended and task.error is None:
+        assert desk.audio_of(task) == audio, "a job that ended well has all its audio"
+
+
+ClientMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestClientMachine = ClientMachine.TestCase

@@ -1,0 +1,99 @@
+"""Many lines under way: order, bounds, laziness and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voicebus.client.task import Task
+from voicebus.client.text import Piece
+from voicebus.client.window import HELD_WINDOWS, Window
+from voicebus.common.errors import BadRequest, UnknownVoice
+
+from .fakes import FakeLink, chunk, end, started
+
+Parts = tuple[list[Task], list[Piece]]
+
+
+def window(size: int, *, in_order: bool = True) -> tuple[FakeLink, Window]:
+    link = FakeLink()
+
+    def open_line(item: str) -> Parts:
+        if not item:
+            raise BadRequest("empty")
+        return [Task(word.encode(), b"", None) for word in item.split()], [Piece(w) for w in item.split()]
+
+    return link, Window(link, open_line, size, in_order=in_order)
+
+
+def finish(rows: Window, task: Task) -> None:
+    started(task)
+    chunk(task, task.job * 2)
+    end(task)
+    rows.ended([task])
+
+
+def test_an_endless_input_is_read_only_as_far_as_results_are_taken() -> None:
+    link, rows = window(3)
+    read = count()
+
+    def endless() -> Iterator[str]:
+        for number in read:
+            yield f"l{number}"
+
+    lines = endless()
+    assert rows.fill(lines)
+    assert len(link.submitted) == 3
+    for _ in range(50):
+        # The head never ends: the lines behind it go on for a while, then wait.
+        busy = [task for task in link.submitted[1:] if not task.ended]
+        for task in busy:
+            finish(rows, task)
+        rows.fill(lines)
+    assert len(link.submitted) == 3 * HELD_WINDOWS
+    finish(rows, link.submitted[0])
+    assert [result.index for result in rows.ready()] == list(range(3 * HELD_WINDOWS))
+
+
+@given(st.permutations(range(8)), st.booleans())
+def test_every_line_comes_once_in_the_order_asked_for(order: list[int], in_order: bool) -> None:
+    link, rows = window(8, in_order=in_order)
+    rows.fill(iter([f"l{number}" for number in range(8)]))
+    tasks = list(link.submitted)
+    seen: list[int] = []
+    for number in order:
+        finish(rows, tasks[number])
+        seen += [result.index for result in rows.ready()]
+    assert seen == (list(range(8)) if in_order else order)
+    assert rows.empty
+
+
+def test_a_line_that_cannot_be_sent_is_a_result_like_any_other() -> None:
+    link, rows = window(4)
+    rows.fill(iter(["ab", "", "cd"]))
+    finish(rows, link.submitted[1])
+    assert rows.ready() == []
+    finish(rows, link.submitted[0])
+    results = rows.ready()
+    assert [result.index for result in results] == [0, 1, 2]
+    assert isinstance(results[1].error, BadRequest)
+    assert results[1].speech is None
+    assert results[0].error is None
+
+
+def test_a_line_of_several_pieces_fails_once_and_stops_its_other_pieces() -> None:
+    link, rows = window(4)
+    rows.fill(iter(["ab cd ef"]))
+    first, second, third = link.submitted
+    end(second, UnknownVoice("who?"))
+    rows.ended([second])
+    assert link.cancelled == [first, third]
+    assert rows.ready() == [], "it is over when all its pieces are"
+    for task in (first, third):
+        end(task)
+        rows.ended([task])
+    (result,) = rows.ready()
+    assert isinstance(result.error, UnknownVoice)
