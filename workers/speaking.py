@@ -94,6 +94,8 @@ class Speaker(Generic[StateT]):
         else:
             return
         log.info("job=%s attempt=%d failed: %s", job.hex(), attempt, problem.code)
+        # Words from an engine may hold anything, halves of characters too, which no header can carry.
+        problem.message = problem.message.encode(errors="replace").decode()
         self._link.send([pack_envelope(wire.FAILED, job, attempt), encode(failed(problem))])
 
 
