@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,7 +78,7 @@ def serve(
     if device != "auto":  # auto is what an engine does that is told nothing
         settings["device"] = device
     name = _name(name or f"{socket.gethostname()}-{engine}-{os.getpid()}")
-    addresses = _addresses(brokers) or [config.broker.backend]
+    addresses = _addresses(brokers) or [_reachable(config.broker.backend)]
     setup_logging(config.logging, "worker")
     setup = control.Setup(
         worker=name,
@@ -121,10 +122,28 @@ def _install_signals(agent: Agent) -> None:
 
 def _addresses(brokers: tuple[str, ...]) -> list[str]:
     addresses = [address.strip() for value in brokers for address in value.split(",") if address.strip()]
-    for address in addresses:
-        if not address.startswith(("tcp://", "ipc://")):
-            raise ConfigError(f"not a broker's address: {address!r} (example: tcp://127.0.0.1:5556)")
-    return list(dict.fromkeys(addresses))
+    return [_checked(address) for address in dict.fromkeys(addresses)]
+
+
+def _checked(address: str) -> str:
+    """Let libzmq itself judge an address, before anything is started."""
+    import zmq
+
+    if address.startswith(("tcp://", "ipc://")):
+        with zmq.Context() as context, context.socket(zmq.DEALER) as probe:
+            probe.linger = 0
+            with suppress(zmq.ZMQError):
+                probe.connect(address)
+                return address
+    raise ConfigError(f"not a broker's address: {address!r} (example: tcp://127.0.0.1:5556)")
+
+
+def _reachable(backend: str) -> str:
+    """Where a broker that listens on all of this machine's addresses is found from this machine."""
+    for everywhere in ("tcp://*:", "tcp://0.0.0.0:"):
+        if backend.startswith(everywhere):
+            return _checked("tcp://127.0.0.1:" + backend.removeprefix(everywhere))
+    return _checked(backend)
 
 
 def _setting(pair: str) -> tuple[str, Any]:

@@ -143,6 +143,7 @@ def _serve(link: AgentLink) -> int:
         with contextlib.suppress(Exception):
             engine.close()
         return 0
+    problem.message = problem.message.encode(errors="replace").decode()
     link.send([pack_envelope(wire.FAILED), encode(failed(problem))])
     return 1
 
