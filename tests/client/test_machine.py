@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from voicebus.client.brokers import LineState
 from voicebus.client.task import Task
@@ -16,14 +16,19 @@ from voicebus.client.task import Task
 from .model import Broker, Desk, true_audio
 
 pick = st.integers(0, 1000)
+kinds = st.sampled_from(["plain", "plain", "stream", "listening"])
 
 
 class ClientMachine(RuleBasedStateMachine):
     desk: Desk
 
-    @initialize(brokers=st.integers(1, 2), seed=pick)
-    def begin(self, brokers: int, seed: int) -> None:
+    @initialize(brokers=st.integers(1, 2), seed=pick, kinds=st.lists(kinds, min_size=2, max_size=5))
+    def begin(self, brokers: int, seed: int, kinds: list[str]) -> None:
         self.desk = Desk(brokers, seed)
+        for kind in kinds:
+            self.submit(kind, 60.0)
+        for number in range(brokers):
+            self.desk.deliver(number)
 
     def broker(self, n: int) -> Broker:
         return self.desk.brokers[n % len(self.desk.brokers)]
@@ -31,7 +36,7 @@ class ClientMachine(RuleBasedStateMachine):
     def line(self, n: int) -> int:
         return n % len(self.desk.brokers)
 
-    @rule(kind=st.sampled_from(["plain", "stream", "listening"]), deadline_s=st.sampled_from([3.0, 60.0]))
+    @rule(kind=kinds, deadline_s=st.sampled_from([3.0, 60.0]))
     def submit(self, kind: str, deadline_s: float) -> None:
         self.desk.submit(listening=kind == "listening", stream=kind == "stream", deadline_s=deadline_s)
 
@@ -45,12 +50,15 @@ class ClientMachine(RuleBasedStateMachine):
         queue = self.broker(n).queue
         if queue:
             queue.pop(at % len(queue))
+            self.deliver(n, len(queue))
 
     @rule(n=pick, at=pick)
     def repeat(self, n: int, at: int) -> None:
         queue = self.broker(n).queue
         if queue:
-            queue.append(queue[at % len(queue)])
+            late = queue[at % len(queue)]
+            self.deliver(n, at % len(queue) + 1)
+            queue.append(late)
 
     @rule(n=pick, at=pick)
     def overtake(self, n: int, at: int) -> None:
@@ -72,6 +80,18 @@ class ClientMachine(RuleBasedStateMachine):
             if running:
                 broker.speak(running[which % len(running)])
 
+    @rule(n=pick, chunks=st.integers(1, 10), hurry=st.integers(0, 20))
+    def work(self, n: int, chunks: int, hurry: int) -> None:
+        """What a bus mostly does: without it, chance would hardly ever finish a job."""
+        broker = self.broker(n)
+        for _ in range(chunks):
+            for job in list(broker.jobs):
+                if broker.jobs[job].running:
+                    broker.speak(job)
+                else:
+                    broker.start(job)
+        self.deliver(n, hurry)
+
     @rule(n=pick, which=pick, code=st.sampled_from(["overloaded", "worker_lost", "engine_error"]))
     def fail(self, n: int, which: int, code: str) -> None:
         broker = self.broker(n)
@@ -85,32 +105,24 @@ class ClientMachine(RuleBasedStateMachine):
             self.desk.core.listen(streams[which % len(streams)])
             self.desk.flush()
 
-    @rule(which=pick)
-    def cancel(self, which: int) -> None:
-        if self.desk.tasks:
-            self.desk.core.cancel(self.desk.tasks[which % len(self.desk.tasks)])
-            self.desk.flush()
-
     @rule(seconds=st.sampled_from([0.01, 0.3, 1.0, 1.5]))
     def tick(self, seconds: float) -> None:
         self.desk.tick(seconds)
 
-    @rule(n=pick)
-    def crash(self, n: int) -> None:
-        self.broker(n).crash()
-
-    @precondition(lambda self: any(not broker.alive for broker in self.desk.brokers))
-    @rule(n=pick)
-    def revive(self, n: int) -> None:
-        self.broker(n).alive = True
-
-    @rule(n=pick)
-    def disconnect(self, n: int) -> None:
+    @rule(what=st.sampled_from(["cancel", "crash", "revive", "disconnect"]), n=pick)
+    def mishap(self, what: str, n: int) -> None:
+        """One rule for all of them: each ends jobs, and too many of them leave nothing to look at."""
         line = self.desk.core.lines[self.line(n)]
-        if line.state is LineState.UP:
+        if what == "cancel":
+            self.desk.core.cancel(self.desk.tasks[n % len(self.desk.tasks)])
+        elif what == "crash":
+            self.broker(n).crash()
+        elif what == "revive":
+            self.broker(n).alive = True
+        elif line.state is LineState.UP:
             self.broker(n).queue.clear()
             self.desk.core.disconnected(line, self.desk.now)
-            self.desk.flush()
+        self.desk.flush()
 
     @invariant()
     def heard_is_true(self) -> None:
@@ -135,5 +147,5 @@ def check(desk: Desk, task: Task) -> None:
         assert desk.audio_of(task) == audio, "a job that ended well has all its audio"
 
 
-ClientMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+ClientMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestClientMachine = ClientMachine.TestCase
