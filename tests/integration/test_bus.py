@@ -114,4 +114,5 @@ def test_a_wedged_engine_loses_its_job_to_another() -> None:
         job = client.submit("HANG on", engine="tone", voice="amber", deadline_s=60)
         bus.start_worker("tone", name="sound", settings={"hang_on": ""})
         speech = job.result(timeout_s=30)
+        bus.kill_worker(0)
     assert (speech.worker, speech.attempts) == ("sound", 2)
