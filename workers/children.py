@@ -60,6 +60,7 @@ class Child:
                 stdout=2,  # standard output is the agent's, and one line long
                 pass_fds=(childs_end,),
                 env={**os.environ, **environment},
+                process_group=0,  # Ctrl-C is for the agent, which then ends its children in order
             )
         except (OSError, zmq.ZMQError) as error:
             self.socket.close()

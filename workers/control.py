@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from ..common.errors import ProtocolError
+from ..common.messages import Count, Language, Name
 from ..common.wire import pack_envelope
 
 HELLO: Final = 0x80
@@ -44,11 +45,11 @@ class Setup(Struct, frozen=True, array_like=True):
 class Loaded(Struct, frozen=True, array_like=True):
     """What the engine says of itself once it is loaded."""
 
-    engine: str
-    version: str
+    engine: Name
+    version: Name
     sample_rate: Annotated[int, Meta(ge=4000, le=192_000)]
-    languages: list[str]
-    max_chars: int
+    languages: Annotated[list[Language], Meta(min_length=1, max_length=256)]
+    max_chars: Count
     warm_voices: list[str] = []
 
 

@@ -18,27 +18,18 @@ The rules that are not obvious:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
 from ..common import wire
-from ..common.errors import (
-    BusError,
-    Cancelled,
-    ConfigError,
-    Conflict,
-    DeadlineExceeded,
-    EngineError,
-    ProtocolError,
-    WorkerLost,
-)
+from ..common.errors import BusError, ConfigError, Conflict, EngineError, ProtocolError, WorkerLost
 from ..common.messages import Done, Failed, Heartbeat, Ready, Welcome, decode, encode, failed
 from ..common.wire import NO_JOB, pack_envelope, unpack_envelope
 from . import control
-from .actions import ERROR, INFO, WARNING, Actions, Exit, Frames, Log, ToBroker, ToChild
+from .actions import ERROR, INFO, WARNING, Actions, Exit, Frames, KillChild, Log, ToBroker
 from .crew import Crew
+from .desk import Desk, interruption
 from .invariants import check_invariants
 from .jobs import Job, Reason, Slot
 from .links import Link, Timing
@@ -87,8 +78,7 @@ class WorkerCore:
         self.referee = Referee(strict=strict)
         self.crew = Crew(slots, self.timing, self.referee, random)
         self.links = Registrations(brokers, slots, self._offer, self.timing, self.referee, random)
-        self.jobs: dict[bytes, Job] = {}
-        self.queue: deque[Job] = deque()
+        self.desk = Desk(self.links, self.crew, self.referee)
         self.leaving = False
         self.error: BusError | None = None
         self.exited = False
@@ -113,8 +103,7 @@ class WorkerCore:
         """When `tick` has something to do, at the latest."""
         if self.exited:
             return inf
-        running_out = (job.deadline for job in self.jobs.values() if job.may_expire)
-        return min(self.links.next_deadline(), self.crew.next_deadline(), min(running_out, default=inf))
+        return min(self.links.next_deadline(), self.crew.next_deadline(), self.desk.next_deadline())
 
     def check_invariants(self) -> None:
         """Raise `AssertionError` unless all tables agree. For tests: it walks everything."""
@@ -131,8 +120,9 @@ class WorkerCore:
         if self.leaving:
             return
         self.leaving = True
-        running = len(self.jobs) - len(self.queue)
-        out.append(Log(INFO, f"stopping: {running} jobs to finish, {len(self.queue)} to hand back"))
+        waiting = len(self.desk.queue)
+        running = len(self.desk.jobs) - waiting
+        out.append(Log(INFO, f"stopping: {running} jobs to finish, {waiting} to hand back"))
         for link in self.links:
             if link.state is LinkState.REGISTERED:
                 self.links.send(link, [pack_envelope(wire.DRAIN)], out)
@@ -168,15 +158,17 @@ class WorkerCore:
                 name = wire.KIND_NAMES.get(kind, f"kind {kind:#04x}")
                 raise ProtocolError(f"a worker does not take {name} with {len(frames)} frames from a broker")
             if kind == wire.JOB:
-                self._take(link, frames, flags, sequence, now + value / 1000, now, out)
+                self.desk.take(link, frames, flags, sequence, now + value / 1000, now, out)
             elif kind == wire.CANCEL:
-                self._cancel(frames[0][4:22], now, out)
+                self.desk.cancel(frames[0][4:22], now, out)
             elif kind == wire.WELCOME:
                 self._welcome(link, decode(frames[1], Welcome), now, out)
             elif kind == wire.REREGISTER:
                 self._reregister(link, now, out)
-            elif kind == wire.DRAIN:
-                self._drain_asked(link, now, out)
+            elif kind == wire.DRAIN and link.state is LinkState.REGISTERED:
+                out.append(Log(INFO, f"{link.address} asks this worker to drain"))
+                self._drain(link, out)
+                self._finish_leaving(now, out)
             elif kind == wire.GOODBYE:
                 self._goodbye(link, now, out)
             elif kind == wire.FAILED:
@@ -189,55 +181,6 @@ class WorkerCore:
             if kind != wire.FAILED:  # an answer to an answer could go on for ever
                 answer = [pack_envelope(wire.FAILED, job, attempt), encode(failed(error))]
                 self.links.send(link, answer, out)
-
-    def _take(
-        self,
-        link: Link,
-        frames: Frames,
-        flags: int,
-        first_segment: int,
-        deadline: float,
-        now: float,
-        out: Actions,
-    ) -> None:
-        key: bytes = frames[0][4:22]
-        if key in self.jobs or key[:16] == NO_JOB:
-            raise ProtocolError(
-                "this attempt is here already" if key in self.jobs else "a JOB needs a job id"
-            )
-        job = Job(
-            key,
-            link.index,
-            flags=flags,
-            first_segment=first_segment,
-            deadline=deadline,
-            header=frames[1],
-            text=frames[2],
-            referee=self.referee,
-        )
-        held = sum(other.link == link.index for other in self.jobs.values())
-        if link.state is LinkState.DRAINING or held > link.most_slots:
-            self.links.send(link, [pack_envelope(wire.RETURN, job.job, job.attempt)], out)
-            return
-        self.jobs[key] = job
-        self.queue.append(job)
-        self._dispatch(now, out)
-
-    def _cancel(self, key: bytes, now: float, out: Actions) -> None:
-        job = self.jobs.get(key)
-        if job is not None:
-            self._interrupt(job, Reason.CANCELLED, now, out)
-
-    def _interrupt(self, job: Job, reason: Reason, now: float, out: Actions) -> None:
-        """Stop a job: one that waits ends here, one that runs is asked to, once."""
-        if job.state is JobState.QUEUED:
-            job.reason = reason
-            self._end(job)
-            self._answer(job, _interruption(job), out)
-        elif job.state in (JobState.ASSIGNED, JobState.SPEAKING):
-            job.reason = reason
-            job.move(JobState.CANCELLING)
-            self.crew.interrupt(job, now, out)
 
     # Registration.
 
@@ -270,7 +213,7 @@ class WorkerCore:
                 )
                 self.links.send(link, frames, out)
             link.lost.clear()
-            self._dispatch(now, out)
+            self.desk.dispatch(now, out)
 
     def _reregister(self, link: Link, now: float, out: Actions) -> None:
         if link.state is LinkState.REGISTERED:
@@ -294,54 +237,26 @@ class WorkerCore:
             self._leave(link, now, out)
             self._finish_leaving(now, out)
             return
-        self._abandon(link, now, out)
+        self.desk.abandon(link, now, out)
         self.links.lose(link, why, now, out)
-
-    def _abandon(self, link: Link, now: float, out: Actions) -> None:
-        """Drop what came over this link, stopping what has begun."""
-        for job in self._jobs_of(link):
-            if job.state is JobState.ABANDONED:
-                continue
-            link.lost.append((job.key, job.state is not JobState.QUEUED))
-            if job.state is JobState.QUEUED:
-                self._end(job)
-            else:
-                told = job.state is JobState.CANCELLING
-                job.move(JobState.ABANDONED)
-                if not told:
-                    self.crew.interrupt(job, now, out)
-        # Credits bound what one loss can add; a broker that comes and goes needs no long memory.
-        del link.lost[: -2 * (link.most_slots + 1)]
 
     # Leaving.
 
-    def _drain_asked(self, link: Link, now: float, out: Actions) -> None:
-        if link.state is LinkState.REGISTERED:
-            out.append(Log(INFO, f"{link.address} asks this worker to drain"))
-            self._drain(link, out)
-            self._finish_leaving(now, out)
-
     def _drain(self, link: Link, out: Actions) -> None:
         link.move(LinkState.DRAINING)
-        self._return_queued(link, out)
-
-    def _return_queued(self, link: Link, out: Actions) -> None:
-        for job in self._jobs_of(link):
-            if job.state is JobState.QUEUED:
-                self._end(job)
-                self.links.send(link, [pack_envelope(wire.RETURN, job.job, job.attempt)], out)
+        self.desk.return_queued(link, out)
 
     def _leave(self, link: Link, now: float, out: Actions) -> None:
         """End a link without waiting for anything."""
         if link.state is not LinkState.LEFT:
-            self._return_queued(link, out)
-            self._abandon(link, now, out)
+            self.desk.return_queued(link, out)
+            self.desk.abandon(link, now, out)
             self.links.close(link, wire.GOODBYE, LinkState.LEFT, out)
 
     def _finish_leaving(self, now: float, out: Actions) -> None:
         """Take leave of drained brokers; when the last is gone, end the engines; when those are, exit."""
         for link in self.links:
-            if link.state is LinkState.DRAINING and not self._jobs_of(link):
+            if link.state is LinkState.DRAINING and not self.desk.of(link):
                 self.links.close(link, wire.DRAINED, LinkState.LEFT, out)
         if not self.links.all_left:
             return
@@ -355,16 +270,24 @@ class WorkerCore:
         """Leave the brokers until an engine is loaded again."""
         for link in self.links:
             if link.state not in (LinkState.IDLE, LinkState.LEFT, LinkState.DRAINING):
-                self._return_queued(link, out)
+                self.desk.return_queued(link, out)
                 self.links.close(link, wire.GOODBYE, LinkState.IDLE, out)
 
     # What the engines say.
 
     def child_message(self, index: int, frames: Frames, now: float, out: Actions) -> None:
         """Take one message of the engine process now running in a slot."""
+        try:
+            self._hear(self.crew[index], frames, now, out)
+        except ProtocolError as error:
+            # Both ends are ours: a process that garbles its words is broken, and a new one is not.
+            self.malformed += 1
+            out.append(Log(ERROR, f"the engine process of slot {index} is ended: {error.message}"))
+            out.append(KillChild(index))
+
+    def _hear(self, slot: Slot, frames: Frames, now: float, out: Actions) -> None:
         envelope: bytes = frames[0]
         kind = envelope[3]
-        slot = self.crew[index]
         job = slot.job
         if kind >= control.HELLO:
             self._control(slot, kind, frames, now, out)
@@ -388,7 +311,7 @@ class WorkerCore:
         if kind == control.LOADED and slot.state is SlotState.LOADING:
             self.crew.loaded(slot, control.decode(frames[1], control.Loaded), out)
             self.links.open_idle(now, out)
-            self._dispatch(now, out)
+            self.desk.dispatch(now, out)
         elif kind == control.REPORT:
             slot.warm_voices = tuple(control.decode(frames[1], control.Report).warm_voices)
 
@@ -410,15 +333,15 @@ class WorkerCore:
             self.engine_s += done.engine_s
             self.audio_s += done.samples / facts.sample_rate
         abandoned = job.state is JobState.ABANDONED
-        self._end(job)
+        self.desk.end(job)
         self.crew.freed(slot)
         if abandoned:
             pass  # the broker hears of it when it is back
         elif kind == wire.FAILED and job.reason is Reason.DEADLINE:
-            self._answer(job, _interruption(job), out)
+            self.desk.answer(job, interruption(job), out)
         else:
             out.append(ToBroker(job.link, frames))
-        self._dispatch(now, out)
+        self.desk.dispatch(now, out)
         if self.links[job.link].state is LinkState.DRAINING:
             self._finish_leaving(now, out)
 
@@ -428,10 +351,10 @@ class WorkerCore:
         job = slot.job
         if job is not None:
             abandoned = job.state is JobState.ABANDONED
-            self._end(job)
+            self.desk.end(job)
             lost = WorkerLost(f"the engine process of worker {self.worker} died during this job ({how})")
             if not abandoned:
-                self._answer(job, _interruption(job) if job.reason else lost, out)
+                self.desk.answer(job, interruption(job) if job.reason else lost, out)
         wanted = slot.state is not SlotState.STOPPING
         if wanted or job is not None:
             name = f" {job.name}" if job is not None else ""
@@ -448,46 +371,6 @@ class WorkerCore:
             self._withdraw(out)
         self._finish_leaving(now, out)
 
-    # Work.
-
-    def _dispatch(self, now: float, out: Actions) -> None:
-        """Give waiting jobs to idle engines, oldest first; a job whose broker is away waits for it."""
-        for slot in self.crew if self.queue else ():
-            if slot.state is not SlotState.IDLE:
-                continue
-            job = self._next_job(now, out)
-            if job is None:
-                return
-            self.crew.assign(slot, job)
-            job.move(JobState.ASSIGNED)
-            left_ms = min(int((job.deadline - now) * 1000) + 1, wire.MAX_BUDGET_MS)
-            envelope = pack_envelope(wire.JOB, job.job, job.attempt, job.flags, job.first_segment, left_ms)
-            out.append(ToChild(slot.index, [envelope, job.header, job.text]))
-
-    def _next_job(self, now: float, out: Actions) -> Job | None:
-        for job in list(self.queue):
-            if job.deadline <= now:
-                self._interrupt(job, Reason.DEADLINE, now, out)
-            elif self.links[job.link].state is LinkState.REGISTERED:
-                self.queue.remove(job)
-                return job
-        return None
-
-    def _jobs_of(self, link: Link) -> list[Job]:
-        return [job for job in self.jobs.values() if job.link == link.index]
-
-    def _end(self, job: Job) -> None:
-        if job.state is JobState.QUEUED:
-            self.queue.remove(job)
-        job.move(JobState.ENDED)
-        del self.jobs[job.key]
-        if job.slot is not None:
-            self.crew[job.slot].job = None
-
-    def _answer(self, job: Job, error: BusError, out: Actions) -> None:
-        envelope = pack_envelope(wire.FAILED, job.job, job.attempt)
-        self.links.send(self.links[job.link], [envelope, encode(failed(error))], out)
-
     # Time.
 
     def tick(self, now: float, out: Actions) -> None:
@@ -497,12 +380,10 @@ class WorkerCore:
         for link in self.links.tick(now, self._heartbeat, out):
             self._lose(link, "does not answer", now, out)
         self.crew.tick(now, out)
-        for job in list(self.jobs.values()):
-            if job.may_expire and job.deadline <= now:
-                self._interrupt(job, Reason.DEADLINE, now, out)
+        self.desk.tick(now, out)
 
     def _heartbeat(self, link: Link) -> bytes:
-        progressed = [job for job in self._jobs_of(link) if job.progressed][:MAX_PROGRESSED]
+        progressed = [job for job in self.desk.of(link) if job.progressed][:MAX_PROGRESSED]
         for job in progressed:
             job.progressed = False
         stats = self.gauges | {
@@ -517,9 +398,3 @@ class WorkerCore:
         }
         warm = self.crew.warm_voices[-MAX_WARM_VOICES:]
         return encode(Heartbeat(self.crew.free, warm, [job.job for job in progressed], stats))
-
-
-def _interruption(job: Job) -> BusError:
-    if job.reason is Reason.DEADLINE:
-        return DeadlineExceeded("the job's deadline passed before it was spoken: give it a longer one")
-    return Cancelled("the job was cancelled")

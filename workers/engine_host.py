@@ -4,7 +4,7 @@ It is started by the agent with the address of their link and nothing else; ever
 It has no say in its own end: Ctrl-C and SIGTERM reach the whole group of processes, but the jobs are the
 agent's, so both are ignored here, and the agent ends this process with a GOODBYE or by force. It does not
 outlive its agent either: the kernel kills it where it can (Linux), and everywhere a thread waits for the end
-of standard input, whose other end only the agent holds.
+of what was standard input, whose other end only the agent holds.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class AgentLink:
 def main(arguments: list[str] | None = None) -> int:
     """Run the process: ENGINE ADDRESS AGENT_PID SENTINEL_FD. Return the exit code."""
     _, address, agent_pid, sentinel = sys.argv[1:] if arguments is None else arguments
-    _die_with_agent(int(agent_pid))
+    lifeline = _take_standard_input()
+    _die_with_agent(int(agent_pid), lifeline)
     os.set_inheritable(int(sentinel), False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -139,24 +140,39 @@ def _serve(link: AgentLink) -> int:
         log.exception("engine %s could not be loaded", setup.engine)
         problem = EngineError(f"engine {setup.engine} could not be loaded: {type(error).__name__}: {error}")
     else:
-        _work(link, engine, setup)
+        _work(link, *engine, setup)
         with contextlib.suppress(Exception):
-            engine.close()
+            engine[0].close()
         return 0
     problem.message = problem.message.encode(errors="replace").decode()
     link.send([pack_envelope(wire.FAILED), encode(failed(problem))])
     return 1
 
 
-def _load(setup: control.Setup) -> Engine[Any]:
+def _load(setup: control.Setup) -> tuple[Engine[Any], list[bytes]]:
+    """Load the engine; return it and the LOADED that introduces it. Raises `BusError` and what it raises."""
     from .registry import create
 
     engine = create(setup.engine)
     engine.load(setup.settings)
-    return engine
+    languages = [str(language) for language in engine.languages]
+    loaded = control.Loaded(
+        setup.engine,
+        str(engine.version),
+        int(engine.sample_rate),
+        languages,
+        min(map(engine.max_chars, languages), default=0),
+    )
+    message = control.message(control.LOADED, loaded)
+    try:
+        control.decode(message[1], control.Loaded)
+    except ProtocolError as error:
+        # Found here it is one clear line; found by a broker it would be a worker that never registers.
+        raise EngineError(f"engine {setup.engine} describes itself wrongly: {error.message}") from None
+    return engine, message
 
 
-def _work(link: AgentLink, engine: Engine[Any], setup: control.Setup) -> None:
+def _work(link: AgentLink, engine: Engine[Any], loaded: list[bytes], setup: control.Setup) -> None:
     from ..common.voices import VoiceStore
     from .catalogue import StoreCatalogue
     from .speaking import Speaker
@@ -174,18 +190,10 @@ def _work(link: AgentLink, engine: Engine[Any], setup: control.Setup) -> None:
         changed=report,
     )
     speaker = Speaker(setup.engine, setup.worker, engine, voices, link)
-    languages = [str(language) for language in engine.languages]
-    loaded = control.Loaded(
-        setup.engine,
-        str(engine.version),
-        engine.sample_rate,
-        languages,
-        min(map(engine.max_chars, languages), default=0),
-    )
     # What was loaded stays for good: the collector need not look through it again and again.
     gc.collect()
     gc.freeze()
-    link.send(control.message(control.LOADED, loaded))
+    link.send(loaded)
     while not link.leaving:
         frames = link.receive()
         if not frames:
@@ -200,18 +208,27 @@ def _work(link: AgentLink, engine: Engine[Any], setup: control.Setup) -> None:
             raise ProtocolError(f"the agent sent kind {kind:#04x}")
 
 
-def _die_with_agent(agent_pid: int) -> None:
+def _take_standard_input() -> int:
+    """Keep the lifeline for ourselves: an engine that asks a question reads an end of file, and fails."""
+    lifeline = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return lifeline
+
+
+def _die_with_agent(agent_pid: int, lifeline: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != agent_pid:  # it died before the line above
         os._exit(1)
-    threading.Thread(target=_wait_for_agent, name="lifeline", daemon=True).start()
+    threading.Thread(target=_wait_for_agent, args=(lifeline,), name="lifeline", daemon=True).start()
 
 
-def _wait_for_agent() -> None:
+def _wait_for_agent(lifeline: int) -> None:
     with contextlib.suppress(OSError):
-        while os.read(0, 1):
+        while os.read(lifeline, 1):
             pass
     os._exit(1)
 

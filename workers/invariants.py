@@ -32,9 +32,9 @@ def check_invariants(core: WorkerCore) -> None:
 
 
 def _check_jobs(core: WorkerCore) -> None:
-    _require(len(core.queue) == len(set(map(id, core.queue))), "a job waits twice")
-    waiting = {job.key for job in core.queue}
-    for key, job in core.jobs.items():
+    _require(len(core.desk.queue) == len(set(map(id, core.desk.queue))), "a job waits twice")
+    waiting = {job.key for job in core.desk.queue}
+    for key, job in core.desk.jobs.items():
         _require(key == job.key, "a job is filed under another key")
         _require((job.state is JobState.QUEUED) == (key in waiting), f"{job.state} in the wrong place")
         _require(
@@ -51,13 +51,13 @@ def _check_jobs(core: WorkerCore) -> None:
             job.reason is None or job.state in (JobState.CANCELLING, JobState.ABANDONED),
             "told to stop, and goes on",
         )
-    _require(waiting <= set(core.jobs), "an ended job waits")
+    _require(waiting <= set(core.desk.jobs), "an ended job waits")
 
 
 def _check_slots(core: WorkerCore) -> None:
     for slot in core.crew:
         if slot.job is not None:
-            _require(core.jobs.get(slot.job.key) is slot.job, "an engine works on a job that has ended")
+            _require(core.desk.jobs.get(slot.job.key) is slot.job, "an engine works on a job that has ended")
         if slot.state in (SlotState.BUSY, SlotState.IDLE):
             _require(
                 (slot.state is SlotState.BUSY) == (slot.job is not None),
@@ -65,16 +65,16 @@ def _check_slots(core: WorkerCore) -> None:
             )
         _require((slot.state is SlotState.DOWN) == (slot.restart_at < inf), "a dead process without a future")
     if core.crew.free:
-        ready = [job for job in core.queue if core.links[job.link].state is LinkState.REGISTERED]
+        ready = [job for job in core.desk.queue if core.links[job.link].state is LinkState.REGISTERED]
         _require(not ready, "an engine is idle while a job waits")
 
 
 def _check_links(core: WorkerCore) -> None:
     deadline = core.next_deadline()
     for link in core.links:
-        held = sum(job.link == link.index for job in core.jobs.values())
+        held = sum(job.link == link.index for job in core.desk.jobs.values())
         abandoned = sum(
-            job.link == link.index and job.state is JobState.ABANDONED for job in core.jobs.values()
+            job.link == link.index and job.state is JobState.ABANDONED for job in core.desk.jobs.values()
         )
         _require(held - abandoned <= link.most_slots + 1, "more jobs than credits")
         _require(core.exited or deadline <= link.next_deadline(), "a link would be looked at too late")

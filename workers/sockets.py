@@ -20,6 +20,8 @@ SEND_AHEAD: Final = 256
 """Messages that libzmq may hold for a broker, at most 64 MiB of audio; more wait in the outbox."""
 MAX_OUTBOX: Final = 1024
 """So many messages waiting, and the broker is not listened to either: it falls silent and is given up."""
+RECONNECT_MAX_MS: Final = 1000
+"""libzmq tries again from 0.1 s on, doubling to this, as long as the core keeps the socket."""
 FLUSH_MS: Final = 1000
 """How long a closed socket may still deliver."""
 
@@ -66,6 +68,7 @@ class BrokerSocket:
         self.socket.linger = 0
         self.socket.sndhwm = SEND_AHEAD
         self.socket.maxmsgsize = MAX_FRAME_BYTES
+        self.socket.reconnect_ivl_max = RECONNECT_MAX_MS
         self.socket.connect(address)
         self.receive = receiver(self.socket)
         self._send = sender(self.socket)

@@ -18,9 +18,12 @@ logged, and the move is made, since a wrong state that is visible beats a worker
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final, TypeVar
+
+log = logging.getLogger(__name__)
 
 
 class LinkState(Enum):
@@ -106,4 +109,5 @@ class Referee:
             self.illegal += 1
             if self.strict:
                 raise IllegalMove(f"{type(old).__name__}: {old.value} -> {new.value} is not a legal move")
+            log.error("%s: %s -> %s is not a legal move", type(old).__name__, old.value, new.value)
         return new

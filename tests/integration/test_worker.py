@@ -329,6 +329,18 @@ def test_a_second_signal_ends_even_a_hanging_engine(broker: Broker, start: Any) 
     assert not is_running(engine)
 
 
+def test_sigterm_does_not_wait_for_an_engine_that_loads(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, ["tcp://127.0.0.1:1"], "load_s=600")
+    try:
+        while not worker.engines:
+            assert worker.process.poll() is None, worker.log()
+        [engine] = worker.engines
+        assert worker.stop() == 0
+        assert not is_running(engine)
+    finally:
+        worker.close()
+
+
 def test_the_engine_dies_with_its_agent(broker: Broker, start: Any) -> None:
     worker = start("hang_on=stuck")
     [engine] = worker.engines

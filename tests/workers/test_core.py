@@ -46,14 +46,14 @@ def test_a_job_goes_to_the_engine_and_its_frames_come_back_untouched() -> None:
     assert world.heard() == ["STARTED", "DONE"]
     assert world.core.jobs_done == 1
     assert world.core.audio_s == 1.0
-    assert not world.core.jobs
+    assert not world.core.desk.jobs
 
 
 def test_the_second_job_waits_here_and_starts_at_once() -> None:
     world = ready_world()
     world.give(1)
     world.give(2)
-    assert world.core.jobs[(2).to_bytes(16, "big") + b"\0\1"].state is JobState.QUEUED
+    assert world.core.desk.jobs[(2).to_bytes(16, "big") + b"\0\1"].state is JobState.QUEUED
     world.begin()
     world.finish()
     assert world.slots[0].job == ((2).to_bytes(16, "big"), 1)
@@ -64,7 +64,7 @@ def test_more_jobs_than_credits_go_back() -> None:
     for job in range(1, 4):
         world.give(job)
     assert world.heard() == ["RETURN"]
-    assert len(world.core.jobs) == 2
+    assert len(world.core.desk.jobs) == 2
 
 
 def test_stale_output_of_an_engine_is_dropped() -> None:
@@ -399,7 +399,7 @@ def test_a_malformed_message_is_answered_counted_and_changes_nothing(frames: lis
     assert world.heard() == ["FAILED"]
     assert world.core.malformed == 1
     assert world.core.links[0].state is LinkState.REGISTERED
-    assert not world.core.jobs
+    assert not world.core.desk.jobs
 
 
 def test_a_broken_complaint_is_not_answered() -> None:
@@ -414,7 +414,18 @@ def test_the_same_attempt_twice_is_a_protocol_error_and_runs_once() -> None:
     world.give(1)
     world.give(1)
     assert world.last().header[0] == "protocol_error"
-    assert len(world.core.jobs) == 1
+    assert len(world.core.desk.jobs) == 1
+
+
+def test_an_engine_process_that_garbles_its_words_is_ended_and_the_agent_goes_on() -> None:
+    world = ready_world()
+    world.give(1)
+    world.child(0, [pack_envelope(wire.DONE, bytes(15) + b"\1", 1), b"\xc1"])
+    assert world.slots[0].killed
+    world.die()
+    assert world.last().header[0] == "worker_lost"
+    world.tick(1)
+    assert world.slots[0].running
 
 
 def test_warm_voices_travel_with_beats() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 import zmq
 
+from tests.workers.fakes import FakeEngine
 from voicebus.common import wire
-from voicebus.common.errors import Cancelled, ProtocolError
+from voicebus.common.errors import Cancelled, EngineError, ProtocolError
 from voicebus.common.wire import pack_envelope
-from voicebus.workers import control
+from voicebus.workers import control, engine_host, registry
 from voicebus.workers.engine_host import SEND_AHEAD, AgentLink
 
 KEY = b"j" * 16 + b"\0\2"
@@ -76,6 +79,37 @@ def test_a_job_is_cancelled_while_the_agent_takes_no_audio(
     thread.join(30)
     assert full[-1] == -1
     assert len(full) <= SEND_AHEAD + 3  # bounded: the other end's one, and the message in hand
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"sample_rate": 100}, {"languages": ()}, {"languages": ("english (us)",)}, {"version": "v" * 200}],
+)
+def test_an_engine_that_describes_itself_wrongly_is_refused_when_it_is_loaded(
+    wrong: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker would refuse its READY over and over, and the worker would never say why."""
+    engine = FakeEngine()
+    for name, value in wrong.items():
+        monkeypatch.setattr(engine, name, value)
+    monkeypatch.setattr(registry, "create", lambda name: engine)
+    setup = control.Setup("w", "fake", {}, "voices", "amber", "/cache", {})
+    with pytest.raises(EngineError, match="describes itself wrongly"):
+        engine_host._load(setup)
+
+
+def test_an_engine_that_asks_a_question_reads_an_end_of_file() -> None:
+    """Its standard input is the agent's lifeline: reading from that would wait for ever."""
+    code = (
+        "from voicebus.workers.engine_host import _take_standard_input\n"
+        "import os\n"
+        "lifeline = _take_standard_input()\n"
+        "print(repr(os.read(0, 9)), repr(os.read(lifeline, 9)), os.get_inheritable(lifeline))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], input="alive", capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "b'' b'alive' False"
 
 
 def test_control_messages_survive_the_link_and_refuse_what_they_are_not() -> None:

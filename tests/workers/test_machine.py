@@ -69,7 +69,7 @@ class Machine(RuleBasedStateMachine):
     def broker_gives(self, link: int, job: int, attempt: int, ms: int) -> None:
         if self.on(link):
             key = job.to_bytes(16, "big") + attempt.to_bytes(2, "big")
-            if key not in self.world.core.jobs:
+            if key not in self.world.core.desk.jobs:
                 self.given[link, key[:16], attempt] += 1
             self.world.give(job, attempt, link=link, ms=ms)
 
@@ -157,9 +157,9 @@ class Machine(RuleBasedStateMachine):
             if world.exit is None:
                 world.tick(1.0)
         assert world.exit is not None, "a worker that was told to stop did not end"
-        assert not world.core.jobs
+        assert not world.core.desk.jobs
         assert all(link.state is LinkState.LEFT for link in world.core.links)
-        assert all(job.state is not JobState.QUEUED for job in world.core.jobs.values())
+        assert all(job.state is not JobState.QUEUED for job in world.core.desk.jobs.values())
 
 
 Machine.TestCase.settings = settings(

@@ -1,0 +1,171 @@
+"""The jobs a worker holds: taken in, given to idle engines, stopped, handed back, answered.
+
+At most slots + 1 of each broker, so plain walks over all of them are cheap enough.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+
+from ..common import wire
+from ..common.errors import BusError, Cancelled, DeadlineExceeded, ProtocolError
+from ..common.messages import encode, failed
+from ..common.wire import NO_JOB, pack_envelope
+from .actions import Actions, Frames, ToChild
+from .crew import Crew
+from .jobs import Job, Reason
+from .links import Link
+from .registrations import Registrations
+from .states import JobState, LinkState, Referee, SlotState
+
+
+class Desk:
+    """All attempts that are here, and the queue of those that wait."""
+
+    def __init__(self, links: Registrations, crew: Crew, referee: Referee) -> None:
+        self.jobs: dict[bytes, Job] = {}
+        "By envelope[4:22]: job id and attempt."
+        self.queue: deque[Job] = deque()
+        self._links = links
+        self._crew = crew
+        self._referee = referee
+
+    def of(self, link: Link) -> list[Job]:
+        """The jobs that came over a link."""
+        return [job for job in self.jobs.values() if job.link == link.index]
+
+    # Coming in.
+
+    def take(
+        self,
+        link: Link,
+        frames: Frames,
+        flags: int,
+        first_segment: int,
+        deadline: float,
+        now: float,
+        out: Actions,
+    ) -> None:
+        """Queue a JOB or hand it back. Raises `ProtocolError` for one without an id, or here already."""
+        key: bytes = frames[0][4:22]
+        if key in self.jobs:
+            raise ProtocolError("this attempt is here already")
+        if key[:16] == NO_JOB:
+            raise ProtocolError("a JOB needs a job id")
+        job = Job(
+            key,
+            link.index,
+            flags=flags,
+            first_segment=first_segment,
+            deadline=deadline,
+            header=frames[1],
+            text=frames[2],
+            referee=self._referee,
+        )
+        if link.state is LinkState.DRAINING or len(self.of(link)) > link.most_slots:
+            self._links.send(link, [pack_envelope(wire.RETURN, job.job, job.attempt)], out)
+            return
+        self.jobs[key] = job
+        self.queue.append(job)
+        self.dispatch(now, out)
+
+    def dispatch(self, now: float, out: Actions) -> None:
+        """Give waiting jobs to idle engines, oldest first; a job whose broker is away waits for it."""
+        for slot in self._crew if self.queue else ():
+            if slot.state is not SlotState.IDLE:
+                continue
+            job = self._next(now, out)
+            if job is None:
+                return
+            self._crew.assign(slot, job)
+            job.move(JobState.ASSIGNED)
+            left_ms = min(int((job.deadline - now) * 1000) + 1, wire.MAX_BUDGET_MS)
+            envelope = pack_envelope(wire.JOB, job.job, job.attempt, job.flags, job.first_segment, left_ms)
+            out.append(ToChild(slot.index, [envelope, job.header, job.text]))
+
+    def _next(self, now: float, out: Actions) -> Job | None:
+        for job in list(self.queue):
+            if job.deadline <= now:
+                self.interrupt(job, Reason.DEADLINE, now, out)
+            elif self._links[job.link].state is LinkState.REGISTERED:
+                self.queue.remove(job)
+                return job
+        return None
+
+    # Stopping.
+
+    def cancel(self, key: bytes, now: float, out: Actions) -> None:
+        """Stop a job at its broker's wish. Unknown ones have ended, and that is what was wished."""
+        job = self.jobs.get(key)
+        if job is not None:
+            self.interrupt(job, Reason.CANCELLED, now, out)
+
+    def interrupt(self, job: Job, reason: Reason, now: float, out: Actions) -> None:
+        """Stop a job: one that waits ends here, one that runs is asked to, once."""
+        if job.state is JobState.QUEUED:
+            job.reason = reason
+            self.end(job)
+            self.answer(job, interruption(job), out)
+        elif job.state in (JobState.ASSIGNED, JobState.SPEAKING):
+            job.reason = reason
+            job.move(JobState.CANCELLING)
+            self._crew.interrupt(job, now, out)
+
+    def abandon(self, link: Link, now: float, out: Actions) -> None:
+        """Drop what came over this link, stopping what has begun; the link remembers what it owes."""
+        for job in self.of(link):
+            if job.state is JobState.ABANDONED:
+                continue
+            link.lost.append((job.key, job.state is not JobState.QUEUED))
+            if job.state is JobState.QUEUED:
+                self.end(job)
+            else:
+                told = job.state is JobState.CANCELLING
+                job.move(JobState.ABANDONED)
+                if not told:
+                    self._crew.interrupt(job, now, out)
+        # Credits bound what one loss can add; a broker that comes and goes needs no long memory.
+        del link.lost[: -2 * (link.most_slots + 1)]
+
+    def return_queued(self, link: Link, out: Actions) -> None:
+        """Hand back what waits and came over this link."""
+        for job in self.of(link):
+            if job.state is JobState.QUEUED:
+                self.end(job)
+                self._links.send(link, [pack_envelope(wire.RETURN, job.job, job.attempt)], out)
+
+    # Ending.
+
+    def end(self, job: Job) -> None:
+        """Forget a job. Whoever ends it answers."""
+        if job.state is JobState.QUEUED:
+            self.queue.remove(job)
+        job.move(JobState.ENDED)
+        del self.jobs[job.key]
+        if job.slot is not None:
+            self._crew[job.slot].job = None
+
+    def answer(self, job: Job, error: BusError, out: Actions) -> None:
+        """Tell the job's broker how it failed."""
+        envelope = pack_envelope(wire.FAILED, job.job, job.attempt)
+        self._links.send(self._links[job.link], [envelope, encode(failed(error))], out)
+
+    # Time.
+
+    def tick(self, now: float, out: Actions) -> None:
+        """Stop what has run out of time."""
+        for job in list(self.jobs.values()):
+            if job.may_expire and job.deadline <= now:
+                self.interrupt(job, Reason.DEADLINE, now, out)
+
+    def next_deadline(self) -> float:
+        """When `tick` has something to do."""
+        return min((job.deadline for job in self.jobs.values() if job.may_expire), default=inf)
+
+
+def interruption(job: Job) -> BusError:
+    """The error of a job that was told to stop."""
+    if job.reason is Reason.DEADLINE:
+        return DeadlineExceeded("the job's deadline passed before it was spoken: give it a longer one")
+    return Cancelled("the job was cancelled")
