@@ -29,12 +29,14 @@ GAP_S = 0.25
 ASTERISK = "usr/share/asterisk/sounds"
 LIBRIVOX = "usr/share/pocketsphinx/test/data/librivox"
 FLITE_FIT = (
-    "The boy was there when the sun rose. A rod is used to catch pink salmon. The source of the huge river is "
-    "the clear spring. Kick the ball straight and follow through, then help the woman get back to her feet."
+    "The boy was there when the sun rose. A rod is used to catch pink salmon. The source of the huge "
+    "river is the clear spring. Kick the ball straight and follow through, then help the woman get back "
+    "to her feet."
 )
 FLITE_HELD = (
-    "Smoky fires lack flame and heat. The soft cushion broke the man's fall. The salt breeze came across from "
-    "the sea, and the girl at the booth sold fifty bonds before noon. Rice is often served in round bowls."
+    "Smoky fires lack flame and heat. The soft cushion broke the man's fall. The salt breeze came across "
+    "from the sea, and the girl at the booth sold fifty bonds before noon. Rice is often served in round "
+    "bowls."
 )
 
 

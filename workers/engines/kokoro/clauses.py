@@ -10,7 +10,9 @@ decide.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Final, cast
 
 FIRST_CHARS: Final = 42
 "Most characters of the first stretch: some 2 s of speech, synthesised in about 0.7 s on two cores."
@@ -25,23 +27,23 @@ _DIGIT_WEIGHT: Final = 6
 "A digit is worth this many letters: '7' is said as 'seven', and inside a number as more."
 
 _INNER: Final = re.compile(r"(?<=[,;:—…)\]”])\s+|(?<=\s)(?=[(\[“])|(?<=[、，；：])")
+
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
 _OPENERS: Final[dict[str, frozenset[str]]] = {
-    "en": frozenset(
-        "and or but nor so yet because although though while when where which who whose that if unless until since "
-        "before after as than for from with without within into onto over under between through during against "
-        "about in on at by to of".split()
+    "en": _words(
+        "and or but nor so yet because although though while when where which who whose that if unless until "
+        "since before after as than for from with without within into onto over under between through during "
+        "against about in on at by to of"
     ),
-    "es": frozenset(
-        "y e o u pero porque aunque mientras cuando donde que si desde con sin para por en de a".split()
-    ),
-    "fr": frozenset(
-        "et ou mais car parce quand où que qui si depuis avec sans pour par dans en de à".split()
-    ),
-    "it": frozenset("e o ma perché mentre quando dove che se da con senza per in di a".split()),
-    "pt": frozenset(
-        "e ou mas porque embora enquanto quando onde que se desde com sem para por em de a".split()
-    ),
-    "hi": frozenset("और या लेकिन क्योंकि जब जहाँ कि अगर जो तो".split()),
+    "es": _words("y e o u pero porque aunque mientras cuando donde que si desde con sin para por en de a"),
+    "fr": _words("et ou mais car parce quand où que qui si depuis avec sans pour par dans en de à"),
+    "it": _words("e o ma perché mentre quando dove che se da con senza per in di a"),
+    "pt": _words("e ou mas porque embora enquanto quando onde que se desde com sem para por em de a"),
+    "hi": _words("और या लेकिन क्योंकि जब जहाँ कि अगर जो तो"),
 }
 
 
@@ -51,8 +53,8 @@ def weight(text: str) -> int:
 
 
 def _sentences(text: str, language: str) -> list[str]:
-    from sentencex import segment
-
+    # The package's extension module has no types.
+    segment = cast("Callable[[str, str], Iterable[str]]", import_module("sentencex").segment)
     found: list[str] = []
     for line in text.splitlines():
         found.extend(part for part in (sentence.strip() for sentence in segment(language[:2], line)) if part)

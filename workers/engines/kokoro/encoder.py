@@ -34,12 +34,12 @@ LAYERS: Final = 3
 
 def _hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:
     """Slaney's scale: linear below 1 kHz, logarithmic above."""
-    step = np.log(6.4) / 27.0
+    step = float(np.log(6.4)) / 27.0
     return np.where(hz < 1000.0, hz * 3.0 / 200.0, 15.0 + np.log(np.maximum(hz, 1e-9) / 1000.0) / step)
 
 
 def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    step = np.log(6.4) / 27.0
+    step = float(np.log(6.4)) / 27.0
     return np.where(mel < 15.0, mel * 200.0 / 3.0, 1000.0 * np.exp(step * (mel - 15.0)))
 
 
@@ -47,8 +47,8 @@ def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 def mel_filters() -> FloatArray:
     """Triangles of equal area on Slaney's scale from 0 to 8 kHz: [bands, bins]."""
     bins_hz = np.linspace(0.0, RATE_HZ / 2, WINDOW // 2 + 1)
-    ends = _hz_to_mel(np.array([0.0, RATE_HZ / 2]))
-    edges_hz = _mel_to_hz(np.linspace(ends[0], ends[1], MEL_BANDS + 2))
+    top = float(_hz_to_mel(np.array([RATE_HZ / 2]))[0])
+    edges_hz = _mel_to_hz(np.linspace(0.0, top, MEL_BANDS + 2))
     rising = (bins_hz[None, :] - edges_hz[:-2, None]) / np.diff(edges_hz)[:-1, None]
     falling = (edges_hz[2:, None] - bins_hz[None, :]) / np.diff(edges_hz)[1:, None]
     triangles = np.maximum(0.0, np.minimum(rising, falling))

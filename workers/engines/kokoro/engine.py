@@ -15,13 +15,13 @@ import numpy as np
 
 from ....common.errors import BadRequest, EngineError, ModelMissing
 from ...engine import Arrays, Engine, Reference, Request, Samples
-from . import clauses, enrol, joins, world
+from . import clauses, conversion, enrol, joins, world
 from .atlas import PROBES
 from .atlas import load as load_atlas
 from .encoder import SpeakerEncoder
 from .enrol import Voice
 from .g2p import G2P
-from .model import MAX_TOKENS, RATE_HZ, Network, load_packs
+from .model import MAX_TOKENS, RATE_HZ, FloatArray, Network, load_packs
 from .settings import Settings
 
 SPEEDS: Final = (0.5, 2.0)
@@ -78,9 +78,7 @@ class KokoroEngine(Engine[Voice]):
         self._g2p = G2P(folder / "vocab.json")
         tokens = self._g2p.tokens(self._g2p.phonemes(_WARM_UP, "en-us"))
         spoken = self._network.run(tokens, self._packs[0])
-        analysis = world.analyse(spoken)
-        profile = world.profile(analysis)
-        world.convert(analysis, world.Conversion(profile, profile))
+        conversion.convert(world.analyse(spoken), conversion.identity())
         self._encoder.embed(spoken, RATE_HZ)
 
     def voice(self, reference: Reference) -> Voice:
@@ -94,12 +92,12 @@ class KokoroEngine(Engine[Voice]):
             import soxr
 
             samples = np.asarray(soxr.resample(samples, reference.sample_rate, RATE_HZ), np.float32)
-        probe = self._g2p.tokens(self._g2p.phonemes(" ".join(PROBES), "en-us"))
+        probe = self._g2p.tokens(self._g2p.phonemes(PROBES[0], "en-us"))
         try:
             return enrol.enrol(
                 samples,
                 self._packs,
-                self._atlas.embeddings,
+                self._atlas,
                 lambda pack: joins.trim(self._network.run(probe, pack)),
                 lambda audio: self._encoder.embed(audio, RATE_HZ),
             )
@@ -118,6 +116,18 @@ class KokoroEngine(Engine[Voice]):
 
     def speak(self, request: Request, voice: Voice) -> Iterator[Samples]:
         """Speak one segment; a segment of more tokens than the network takes comes in several parts."""
+        for spoken in self._spoken(request, voice.pack):
+            yield joins.trim(conversion.convert(world.analyse(spoken), voice.conversion))
+        if pause := joins.pause_after(request.text):
+            yield joins.silence(pause / request.speed)
+
+    def speak_stock(self, request: Request, name: str) -> Iterator[Samples]:
+        """Speak with one of Kokoro's own voices, unconverted: what cloning is measured against."""
+        if name not in self._names:
+            raise BadRequest(f"kokoro has no voice {name!r} of its own")
+        yield from self._spoken(request, self._packs[self._names.index(name)])
+
+    def _spoken(self, request: Request, pack: FloatArray) -> Iterator[Samples]:
         if request.options:
             raise BadRequest(f"kokoro has no option {sorted(request.options)[0]!r}")
         if not SPEEDS[0] <= request.speed <= SPEEDS[1]:
@@ -126,15 +136,10 @@ class KokoroEngine(Engine[Voice]):
         if not phonemes:
             raise BadRequest("the text holds nothing that can be spoken; give words or numbers")
         for part in _within_limit(phonemes):
-            yield self._speak_part(part, voice, request.speed)
-        if pause := joins.pause_after(request.text):
-            yield joins.silence(pause / request.speed)
-
-    def _speak_part(self, phonemes: str, voice: Voice, speed: float) -> Samples:
-        spoken = joins.trim(self._network.run(self._g2p.tokens(phonemes), voice.pack, speed))
-        if spoken.size == 0:
-            raise EngineError("kokoro produced silence for this text; try other words")
-        return joins.trim(world.convert(world.analyse(spoken), voice.conversion))
+            spoken = joins.trim(self._network.run(self._g2p.tokens(part), pack, request.speed))
+            if spoken.size == 0:
+                raise EngineError("kokoro produced silence for this text; try other words")
+            yield spoken
 
     def pack(self, voice: Voice) -> Arrays:
         """Small arrays: the blend's weights and the conversion."""

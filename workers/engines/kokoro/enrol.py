@@ -1,30 +1,32 @@
-"""Learn a voice: find the blend of Kokoro's voices nearest to it, then how to convert that blend.
+"""Learn a voice: find the blend of Kokoro's voices that converts best into it, and the conversion.
 
-The speaker encoder judges. First the atlas names the nearest voices; a few softmax-weighted blends of
-their packs are spoken and the most alike is kept. Then its speech and the reference are described as WORLD
-profiles, and the strength of the conversion, the warp of the frequency axis and the mapping of pitch are
-chosen by the similarity of the converted probe. Done once per voice; speaking needs only the result.
+The atlas names the voices nearest to the reference in the speaker encoder's space and in pitch. A few of
+them and their blends speak a probe; each probe is converted towards the reference, and the encoder judges
+the result, for what matters is not how near a voice is but how near it can be brought. For the best, the
+treatment of pitch and the number of passes are chosen the same way, and the level is matched. All this is
+done once per voice; speaking needs only the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import world
+from . import conversion, world
+from .atlas import Atlas
+from .conversion import Conversion
 from .model import RATE_HZ, FloatArray
-from .world import Conversion, Profile
 
-BLENDS: Final = ((2, 0.03), (3, 0.05), (5, 0.06))
-"Nearest voices taken, and the temperature of their weights."
-STRENGTHS: Final = (0.6, 1.0, 1.3)
-WARPS: Final = (0.93, 0.965, 1.0, 1.035, 1.07)
 REFERENCE_MAX_S: Final = 15.0
+PITCH_WEIGHT: Final = 0.2
+"What a voice loses in closeness for each unit of log pitch it is away: a fifth of an octave costs 0.03."
+_QUIET: Final = 0.05
+LEVEL_DBFS: Final = (-26.0, -17.0)
+"Active speech is brought to the reference's level within these bounds."
 
 Synthesise = Callable[[FloatArray], FloatArray]
 "Speaks the probe in the style of a pack."
@@ -58,54 +60,61 @@ def softmax_weights(closeness: FloatArray, count: int, temperature: float) -> Fl
     return weights
 
 
+def candidates(atlas: Atlas, embedding: FloatArray, log_f0: float) -> list[FloatArray]:
+    """Weights of the blends worth speaking, the most promising first."""
+    closeness = atlas.embeddings @ embedding - PITCH_WEIGHT * np.abs(atlas.log_f0 - np.float32(log_f0))
+    closeness = closeness.astype(np.float32)
+    first, second = np.argsort(closeness)[::-1][:2]
+    single = np.zeros((2, closeness.size), np.float32)
+    single[0, first] = single[1, second] = 1.0
+    return [single[0], softmax_weights(closeness, 4, 0.06), single[1]]
+
+
+def level_dbfs(samples: FloatArray) -> float:
+    """RMS of active speech: of the 30 ms blocks within 30 dB of the loudest."""
+    block = RATE_HZ * 30 // 1000
+    count = max(1, samples.size // block)
+    power = np.mean(np.square(samples[: count * block].reshape(count, -1), dtype=np.float64), axis=1)
+    active = power[power > power.max() * 1e-3]
+    return float(10 * np.log10(active.mean() + 1e-12)) if active.size else -120.0
+
+
 def enrol(
-    reference: FloatArray, packs: FloatArray, atlas: FloatArray, synthesise: Synthesise, embed: Embed
+    reference: FloatArray, packs: FloatArray, atlas: Atlas, synthesise: Synthesise, embed: Embed
 ) -> Voice:
     """Fit a voice to a reference at 24 kHz. Raises `ValueError` for one with too little voiced speech."""
     heard = reference[: int(REFERENCE_MAX_S * RATE_HZ)]
-    target_profile = world.profile(world.analyse(heard, careful=True))
-    target = embed(heard)
-    closeness = atlas @ target
-    tried: list[tuple[float, FloatArray, FloatArray, FloatArray]] = []
-    for count, temperature in BLENDS:
-        weights = softmax_weights(closeness, count, temperature)
-        pack = blend(packs, weights)
-        audio = synthesise(pack)
-        tried.append((float(embed(audio) @ target), weights, pack, audio))
-    similarity, weights, pack, audio = max(tried, key=lambda t: t[0])
-    analysis = world.analyse(audio)
-    best = Conversion(
-        world.profile(analysis), target_profile, strength=0.0, move_pitch=False, scale_pitch=False
-    )
+    target = conversion.profile(world.analyse(heard, careful=True))
+    embedding = embed(heard)
+    level = float(np.clip(level_dbfs(heard), *LEVEL_DBFS))
 
-    def score(conversion: Conversion) -> float:
-        return float(embed(world.convert(analysis, conversion)) @ target)
+    def levelled(analysis: world.Analysis, found: Conversion) -> tuple[float, Conversion]:
+        # Quietly first: peaks that are bent would hide how loud the conversion is.
+        audio = conversion.convert(analysis, replace(found, level=_QUIET))
+        factor = 10 ** ((level - level_dbfs(audio)) / 20)
+        return float(embed(audio * np.float32(factor)) @ embedding), replace(found, level=_QUIET * factor)
 
-    def better(options: list[Conversion]) -> None:
-        nonlocal best, similarity
-        for option in options:
-            if (reached := score(option)) > similarity:
-                best, similarity = option, reached
-
-    better(
-        [
-            replace(best, strength=1.0, move_pitch=m, scale_pitch=s)
-            for m, s in ((True, True), (True, False), (False, False))
-        ]
-    )
-    better([replace(best, strength=s, warp=w) for s, w in product(STRENGTHS, WARPS)])
-    return Voice(weights, pack, best, similarity)
+    tried: list[tuple[float, FloatArray, world.Analysis, Conversion]] = []
+    for weights in candidates(atlas, embedding, target.log_f0):
+        analysis = world.analyse(synthesise(blend(packs, weights)))
+        score, found = levelled(analysis, conversion.between(conversion.profile(analysis), target))
+        tried.append((score, weights, analysis, found))
+    best_score, weights, analysis, best = max(tried, key=lambda t: t[0])
+    scaled = best.pitch
+    for mode in conversion.PITCH_MODES[:2]:
+        score, found = levelled(analysis, replace(best, pitch=conversion.with_pitch(scaled, mode)))
+        if score > best_score:
+            best_score, best = score, found
+    score, found = levelled(analysis, replace(best, passes=2))
+    if score > best_score:
+        best_score, best = score, found
+    return Voice(weights, blend(packs, weights), conversion.rounded(best), best_score)
 
 
 def to_arrays(voice: Voice) -> dict[str, NDArray[Any]]:
     """What must be kept of a voice: everything but the pack, which the weights rebuild."""
-    c = voice.conversion
-    return {
-        "weights": voice.weights,
-        "source": _profile_array(c.source),
-        "target": _profile_array(c.target),
-        "settings": np.array([c.strength, c.warp, c.move_pitch, c.scale_pitch, voice.similarity], np.float64),
-    }
+    kept = {"weights": voice.weights, "similarity": np.array(voice.similarity, np.float64)}
+    return kept | conversion.to_arrays(voice.conversion)
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]], packs: FloatArray) -> Voice:
@@ -113,19 +122,4 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]], packs: FloatArray) -> Voice:
     weights = np.asarray(arrays["weights"], np.float32)
     if weights.shape != (packs.shape[0],):
         raise ValueError("the weights belong to another set of voices")
-    strength, warp, move, scale, similarity = (float(x) for x in arrays["settings"])
-    conversion = Conversion(
-        _profile(arrays["source"]), _profile(arrays["target"]), strength, warp, bool(move), bool(scale)
-    )
-    return Voice(weights, blend(packs, weights), conversion, similarity)
-
-
-def _profile_array(p: Profile) -> NDArray[np.float64]:
-    return np.concatenate([[p.log_f0, p.log_f0_std], p.mean, p.std])
-
-
-def _profile(array: NDArray[Any]) -> Profile:
-    flat = np.asarray(array, np.float64)
-    if flat.shape != (2 + 2 * world.DIM,):
-        raise ValueError("a profile has another size")
-    return Profile(float(flat[0]), float(flat[1]), flat[2 : 2 + world.DIM], flat[2 + world.DIM :])
+    return Voice(weights, blend(packs, weights), conversion.from_arrays(arrays), float(arrays["similarity"]))

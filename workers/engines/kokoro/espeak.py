@@ -58,7 +58,7 @@ class Espeak:
         self._ask_cached = lru_cache(maxsize=4096)(self._ask)
 
     def phonemes(self, text: str, language: str) -> list[str]:
-        """Phonemise `text`. Raises `EngineError` where the helper fails twice, `KeyError` for a language unknown."""
+        """Phonemise `text`. Raises `EngineError` where the helper fails, `KeyError` for a foreign tag."""
         return list(self._ask_cached(VOICES[language], text))
 
     def close(self) -> None:
@@ -90,8 +90,8 @@ class Espeak:
         helper = self._helper
         if helper is None or helper.poll() is not None:
             script = Path(__file__).with_name("espeak_helper.py")
-            # -I keeps the caller's PYTHONPATH and this folder's module names out of a program that needs neither.
-            helper = self._helper = subprocess.Popen(
+            # -I keeps PYTHONPATH and this folder's module names out of a program that needs neither.
+            helper = self._helper = subprocess.Popen(  # noqa: S603 - our own script, run by our own interpreter
                 [sys.executable, "-I", str(script)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

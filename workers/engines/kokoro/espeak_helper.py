@@ -32,6 +32,7 @@ class Espeak:
         self._voice = ""
 
     def phonemes(self, voice: str, text: str) -> list[str]:
+        """Return the IPA of `text`, a string a clause. Raises `OSError` for a voice the library lacks."""
         if voice != self._voice:
             if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
                 raise OSError(f"espeak-ng has no voice {voice}")

@@ -1,4 +1,7 @@
-"""Make the ends of each stretch of speech fit the next: trimmed silence, short fades, a pause by punctuation."""
+"""Make the ends of each stretch of speech fit the next: trimmed silence, short fades, pauses by punctuation.
+
+A click is a jump of the waveform; speech that starts and ends at zero can be joined in any order.
+"""
 
 from __future__ import annotations
 

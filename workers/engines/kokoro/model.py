@@ -6,6 +6,7 @@ weighted mean of several is a voice between them, which is where cloning starts.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -23,18 +24,18 @@ class Network:
     """One onnxruntime session. `run` may be called from several threads."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        import onnxruntime as ort
-
+        # Typed by hand: the package's own hints leave most of it unknown.
+        ort: Any = import_module("onnxruntime")
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # Threads that spin between operators take cores from conversion and from the other workers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(self, tokens: list[int], pack: FloatArray, speed: float = 1.0) -> FloatArray:
-        """Speak at most `MAX_TOKENS` tokens in the style of `pack` [510, 256]: float32 [samples] at 24 kHz."""
+        """Speak up to `MAX_TOKENS` tokens in the style of `pack` [510, 256]: float32 [samples], 24 kHz."""
         inputs = {
             "tokens": np.array([[0, *tokens, 0]], np.int64),
             "style": np.ascontiguousarray(pack[len(tokens) - 1][None], np.float32),

@@ -11,107 +11,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-
-@dataclass(frozen=True, slots=True)
-class Locale:
-    """Words and habits of one language."""
-
-    months: tuple[str, ...]
-    money: dict[str, tuple[str, str, str, str]]
-    "Sign → one, many, one hundredth, many hundredths."
-    also: str
-    between_date_parts: str = " "
-    decimal_comma: bool = True
-    month_first: bool = False
-    abbreviations: dict[str, str] = field(default_factory=dict[str, str])
-    to: str = ", "
-    "Said between the ends of a range of numbers."
-
-
-_EN_ABBREVIATIONS: Final = {
-    "approx.": "approximately", "apt.": "apartment", "ave.": "avenue", "blvd.": "boulevard", "capt.": "captain",
-    "dept.": "department", "dr.": "doctor", "e.g.": "for example", "esp.": "especially", "est.": "established",
-    "etc.": "et cetera", "fig.": "figure", "gen.": "general", "gov.": "governor", "hon.": "honourable",
-    "i.e.": "that is", "inc.": "incorporated", "jr.": "junior", "lt.": "lieutenant", "ltd.": "limited",
-    "messrs.": "messieurs", "mr.": "mister", "mrs.": "missus", "ms.": "miz", "mt.": "mount", "no.": "number",
-    "prof.": "professor", "rev.": "reverend", "sen.": "senator", "sgt.": "sergeant", "sr.": "senior",
-    "st.": "saint", "vol.": "volume", "vs.": "versus", "w/": "with", "w/o": "without",
-}  # fmt: skip
-_EN_MONTHS: Final = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
-_EN_MONEY: Final = {
-    "$": ("dollar", "dollars", "cent", "cents"),
-    "€": ("euro", "euros", "cent", "cents"),
-    "£": ("pound", "pounds", "penny", "pence"),
-    "¥": ("yen", "yen", "sen", "sen"),
-    "₹": ("rupee", "rupees", "paisa", "paise"),
-}
-_US: Final = Locale(
-    _EN_MONTHS,
-    _EN_MONEY,
-    "and",
-    decimal_comma=False,
-    month_first=True,
-    abbreviations=_EN_ABBREVIATIONS,
-    to=" to ",
-)
-_GB: Final = Locale(
-    _EN_MONTHS, _EN_MONEY, "and", decimal_comma=False, abbreviations=_EN_ABBREVIATIONS, to=" to "
-)
-_LOCALES: Final[dict[str, Locale]] = {
-    "en-us": _US,
-    "en-gb": _GB,
-    "es": Locale(
-        ("enero", "febrero", "marzo", "abril", "mayo", "junio", "julio", "agosto", "septiembre", "octubre",
-         "noviembre", "diciembre"),
-        {"$": ("dólar", "dólares", "centavo", "centavos"), "€": ("euro", "euros", "céntimo", "céntimos"),
-         "£": ("libra", "libras", "penique", "peniques")},
-        "con", " de ", to=" a ",
-        abbreviations={"sr.": "señor", "sra.": "señora", "srta.": "señorita", "dr.": "doctor", "dra.": "doctora",
-                       "ud.": "usted", "uds.": "ustedes", "etc.": "etcétera", "p. ej.": "por ejemplo",
-                       "núm.": "número"},
-    ),
-    "fr": Locale(
-        ("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre",
-         "novembre", "décembre"),
-        {"$": ("dollar", "dollars", "cent", "cents"), "€": ("euro", "euros", "centime", "centimes"),
-         "£": ("livre", "livres", "penny", "pence")},
-        "et", to=" à ",
-        abbreviations={"m.": "monsieur", "mm.": "messieurs", "mme": "madame", "mlle": "mademoiselle",
-                       "dr": "docteur", "p. ex.": "par exemple", "etc.": "et cetera", "n°": "numéro"},
-    ),
-    "it": Locale(
-        ("gennaio", "febbraio", "marzo", "aprile", "maggio", "giugno", "luglio", "agosto", "settembre", "ottobre",
-         "novembre", "dicembre"),
-        {"$": ("dollaro", "dollari", "centesimo", "centesimi"), "€": ("euro", "euro", "centesimo", "centesimi"),
-         "£": ("sterlina", "sterline", "penny", "pence")},
-        "e", to=" a ",
-        abbreviations={"sig.": "signor", "sig.ra": "signora", "dott.": "dottor", "dott.ssa": "dottoressa",
-                       "prof.": "professor", "ecc.": "eccetera", "es.": "esempio"},
-    ),
-    "pt-br": Locale(
-        ("janeiro", "fevereiro", "março", "abril", "maio", "junho", "julho", "agosto", "setembro", "outubro",
-         "novembro", "dezembro"),
-        {"R$": ("real", "reais", "centavo", "centavos"), "$": ("dólar", "dólares", "centavo", "centavos"),
-         "€": ("euro", "euros", "cêntimo", "cêntimos"), "£": ("libra", "libras", "pêni", "pence")},
-        "e", " de ", to=" a ",
-        abbreviations={"sr.": "senhor", "sra.": "senhora", "dr.": "doutor", "dra.": "doutora", "prof.": "professor",
-                       "etc.": "et cétera"},
-    ),
-    "hi": Locale(
-        ("जनवरी", "फ़रवरी", "मार्च", "अप्रैल", "मई", "जून", "जुलाई", "अगस्त", "सितंबर", "अक्टूबर", "नवंबर", "दिसंबर"),
-        {"₹": ("रुपया", "रुपये", "पैसा", "पैसे"), "$": ("डॉलर", "डॉलर", "सेंट", "सेंट"),
-         "€": ("यूरो", "यूरो", "सेंट", "सेंट"), "£": ("पाउंड", "पाउंड", "पेंस", "पेंस")},
-        "", decimal_comma=False, to=" से ",
-        abbreviations={"डॉ.": "डॉक्टर", "श्री.": "श्री"},
-    ),
-}  # fmt: skip
+from .locales import GB, LOCALES, Locale
 
 _PLAIN_SIGNS: Final = str.maketrans({
     "’": "'", "‘": "'", "‛": "'", "`": "'", "´": "'", "„": "“", "«": "“", "»": "”", "‹": "“", "›": "”",
@@ -120,6 +23,7 @@ _PLAIN_SIGNS: Final = str.maketrans({
     "<": " ", ">": " ", "“": "“", "”": "”",
 })  # fmt: skip
 _KEPT_SIGNS: Final = frozenset("°§№©®™")
+_CLOCK: Final = re.compile(r"\b(\d{1,2}):(\d{2})\b")
 _WORD_END: Final = r"(?![^\W_])"
 
 
@@ -170,12 +74,17 @@ def _say_money(locale: Locale) -> Callable[[re.Match[str]], str]:
     return say
 
 
-_SCALES: Final = r"hundred|thousand|million|billion|trillion|mil|millones|millón|millions?|milliards?|milioni|milhões|milhão|bilhões"
+_SCALES: Final = "|".join(
+    (
+        "hundred", "thousand", "million", "billion", "trillion", "mil", "millones", "millón", "millions",
+        "milliard", "milliards", "milioni", "milhões", "milhão", "bilhões",
+    )
+)  # fmt: skip
 
 
 @lru_cache(maxsize=16)
 def _money_pattern(language: str) -> re.Pattern[str]:
-    signs = "|".join(re.escape(sign) for sign in sorted(_LOCALES[language].money, key=len, reverse=True))
+    signs = "|".join(re.escape(sign) for sign in sorted(LOCALES[language].money, key=len, reverse=True))
     number = r"\d+(?:[.,]\d+)?"
     return re.compile(
         rf"(?:(?P<sign>{signs}) ?(?P<number>{number})|(?P<number2>{number}) ?(?P<sign2>{signs}))"
@@ -193,7 +102,7 @@ def _say_date(year: int, month: int, day: int, locale: Locale) -> str:
     name = locale.months[month - 1]
     if locale.month_first:
         return f"{name} {_ordinal_en(day)}, {year}"
-    first = _ordinal_en(day) if locale is _GB else str(day)
+    first = _ordinal_en(day) if locale is GB else str(day)
     return locale.between_date_parts.join((first, name, str(year)))
 
 
@@ -213,12 +122,16 @@ def _dates(text: str, locale: Locale) -> str:
     return re.sub(r"(?<![\d/.])(\d{1,2})[/.](\d{1,2})[/.](\d{4})(?![\d/])", slashed, text)
 
 
+_DECADES: Final = (
+    "hundreds", "tens", "twenties", "thirties", "forties",
+    "fifties", "sixties", "seventies", "eighties", "nineties",
+)  # fmt: skip
+
+
 def _year_en(match: re.Match[str]) -> str:
     century, rest, decade = int(match[1]), int(match[2]), match[3]
     if decade and rest % 10 == 0:
-        names = ("hundreds", "tens", "twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties",
-                 "nineties")  # fmt: skip
-        return match[0] if century == 20 and rest == 0 else f"{century} {names[rest // 10]}"
+        return match[0] if century == 20 and rest == 0 else f"{century} {_DECADES[rest // 10]}"
     if decade or (century == 20 and rest < 10):
         return match[0]
     if rest == 0:
@@ -265,12 +178,12 @@ def _english(text: str) -> str:
 
 @lru_cache(maxsize=16)
 def _abbreviation_pattern(language: str) -> re.Pattern[str]:
-    known = sorted(_LOCALES[language].abbreviations, key=len, reverse=True)
+    known = sorted(LOCALES[language].abbreviations, key=len, reverse=True)
     return re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, known))}){_WORD_END}", re.IGNORECASE)
 
 
 def _abbreviations(text: str, language: str) -> str:
-    words = _LOCALES[language].abbreviations
+    words = LOCALES[language].abbreviations
 
     def say(match: re.Match[str]) -> str:
         short = match[0].lower()
@@ -292,16 +205,13 @@ def _sentence_end(follows: str) -> str:
 
 
 def normalise(text: str, language: str) -> str:
-    """Return `text` as it should be phonemised. Languages without rules of their own get the signs cleaned."""
+    """Return `text` as it should be phonemised; of a language without rules only the signs are cleaned."""
     text = _readable(text)
-    locale = _LOCALES.get(language)
+    locale = LOCALES.get(language)
     if locale is None:
         return text
     text = _dates(text, locale)
-    if language.startswith("en"):
-        text = _english(text)
-    else:
-        text = re.sub(r"\b(\d{1,2}):(\d{2})\b", r"\1 \2", text)
+    text = _english(text) if language.startswith("en") else _CLOCK.sub(r"\1 \2", text)
     text = _number(text, locale)
     text = _money_pattern(language).sub(_say_money(locale), text)
     text = _abbreviations(text, language)

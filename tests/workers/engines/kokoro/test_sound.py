@@ -1,0 +1,159 @@
+"""Numbers of the sound path: checkpoint reader, speaker encoder, conversion, joins. No model files needed."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voicebus.workers.engines.kokoro import conversion, enrol, joins, world
+from voicebus.workers.engines.kokoro.encoder import cut_silence, mel_filters, mel_spectrogram
+from voicebus.workers.engines.kokoro.weights import read_tensors
+
+RATE_HZ = 24_000
+
+
+def vowel(
+    f0_hz: float, seconds: float = 1.5, formants: tuple[float, ...] = (600.0, 1200.0, 2500.0)
+) -> np.ndarray:
+    """A sung vowel with some vibrato: harmonics under resonances."""
+    t = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    pitch = f0_hz * (1 + 0.05 * np.sin(2 * np.pi * 3 * t))
+    phase = 2 * np.pi * np.cumsum(pitch) / RATE_HZ
+    y = np.zeros_like(t)
+    for k in range(1, int(5000 / f0_hz)):
+        y += (1 / k + sum(np.exp(-(((k * f0_hz - f) / 250.0) ** 2)) for f in formants)) * np.sin(k * phase)
+    fade = np.minimum(1, np.minimum(t, t[::-1]) / 0.05)
+    rng = np.random.default_rng(0)
+    return (0.2 * y / np.abs(y).max() * fade + 1e-4 * rng.standard_normal(t.size)).astype(np.float32)
+
+
+def test_a_checkpoint_is_read_but_never_run(tmp_path: Path) -> None:
+    values = np.arange(6, dtype="<f4")
+    path = tmp_path / "weights.pt"
+    # {"model_state": {"w": _rebuild_tensor_v2(storage, 0, (2, 3), (3, 1), False, OrderedDict())}}
+    text = (
+        b"\x80\x02}X\x0b\x00\x00\x00model_state}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n"
+        b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00"
+        b"K\x02K\x03\x86K\x03K\x01\x86\x89ccollections\nOrderedDict\n)RtRss."
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w/data.pkl", text)
+        archive.writestr("w/data/0", values.tobytes())
+    tensors = read_tensors(path, "model_state")
+    np.testing.assert_array_equal(tensors["w"], values.reshape(2, 3))
+
+    evil = tmp_path / "evil.pt"
+    with zipfile.ZipFile(evil, "w") as archive:
+        archive.writestr("w/data.pkl", b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
+    with pytest.raises(pickle.UnpicklingError, match=r"os\.system"):
+        read_tensors(evil, "model_state")
+    stream = tmp_path / "stream.pt"
+    stream.write_bytes(pickle.dumps(OrderedDict(a=1), protocol=2))
+    with pytest.raises(pickle.UnpicklingError):
+        read_tensors(stream, "model_state")
+
+
+def test_mel_bands_hear_a_tone_where_it_is() -> None:
+    t = np.arange(16_000) / 16_000
+    filters = mel_filters()
+    assert filters.shape == (40, 201)
+    for hz in (300.0, 1000.0, 4000.0):
+        mel = mel_spectrogram(np.sin(2 * np.pi * hz * t).astype(np.float32))
+        assert mel.shape == (101, 40)
+        loudest = int(mel[50].argmax())
+        assert abs(np.average(np.arange(201) * 40.0, weights=filters[loudest]) - hz) < 0.12 * hz
+
+
+def test_silence_is_cut_and_speech_kept() -> None:
+    rng = np.random.default_rng(1)
+    speech = (0.1 * rng.standard_normal(16_000)).astype(np.float32)
+    quiet = np.zeros(32_000, np.float32)
+    kept = cut_silence(np.concatenate([quiet, speech, quiet]))
+    assert 16_000 <= kept.size <= 16_000 + 2 * 16_000 * 0.2
+
+
+def test_the_identity_leaves_speech_nearly_unchanged() -> None:
+    x = vowel(140.0)
+    analysis = world.analyse(x)
+    y = conversion.convert(analysis, conversion.identity())
+    again = world.analyse(y)
+    count = min(len(analysis.f0), len(again.f0))
+    both = analysis.loud[:count] & again.loud[:count]
+    assert abs(y.size - x.size) <= 240
+    assert np.median(np.abs(np.log(again.f0[:count][both] / analysis.f0[:count][both]))) < 0.01
+    distance = np.log(again.envelope[:count][both][:, 5:200] / analysis.envelope[:count][both][:, 5:200])
+    assert np.median(np.abs(distance)) < 0.5
+
+
+@pytest.mark.parametrize("wanted_hz", [100.0, 220.0])
+def test_conversion_moves_pitch_and_spectrum_to_the_target(wanted_hz: float) -> None:
+    source_speech = world.analyse(
+        np.concatenate([vowel(140.0), vowel(150.0, formants=(350.0, 2000.0, 2800.0))])
+    )
+    target_speech = world.analyse(
+        np.concatenate(
+            [
+                vowel(wanted_hz, formants=(750.0, 1400.0, 3000.0)),
+                vowel(wanted_hz, formants=(450.0, 2300.0, 3300.0)),
+            ]
+        )
+    )
+    source, target = conversion.profile(source_speech), conversion.profile(target_speech)
+    found = conversion.between(source, target)
+    moved = world.analyse(conversion.convert(source_speech, found))
+    heard = conversion.profile(moved)
+    assert abs(np.exp(heard.log_f0) - wanted_hz) < 0.05 * wanted_hz
+    before = np.linalg.norm(source.frames.mean(axis=0)[1:] - target.frames.mean(axis=0)[1:])
+    after = np.linalg.norm(heard.frames.mean(axis=0)[1:] - target.frames.mean(axis=0)[1:])
+    assert after < 0.5 * before
+    kept = conversion.convert(source_speech, replace(found, pitch=conversion.with_pitch(found.pitch, "keep")))
+    assert abs(conversion.profile(world.analyse(kept)).log_f0 - source.log_f0) < 0.03
+
+
+def test_a_conversion_survives_its_arrays_to_the_bit() -> None:
+    analysis = world.analyse(vowel(140.0))
+    source = conversion.profile(analysis)
+    found = conversion.rounded(conversion.between(source, conversion.profile(world.analyse(vowel(190.0)))))
+    back = conversion.from_arrays(conversion.to_arrays(found))
+    np.testing.assert_array_equal(conversion.convert(analysis, found), conversion.convert(analysis, back))
+    with pytest.raises(ValueError, match="not those"):
+        conversion.from_arrays(conversion.to_arrays(found) | {"pitch": np.zeros(7)})
+    with pytest.raises(ValueError, match="too little"):
+        conversion.profile(world.analyse(np.zeros(RATE_HZ, np.float32) + 1e-6))
+
+
+def test_peaks_are_bent_not_cut() -> None:
+    analysis = world.analyse(vowel(140.0))
+    loud = conversion.convert(analysis, replace(conversion.identity(), level=20.0))
+    assert np.abs(loud).max() < 1.0
+    assert np.isfinite(loud).all()
+
+
+def test_trimmed_ends_join_without_clicks() -> None:
+    quiet = np.zeros(RATE_HZ // 2, np.float32)
+    speech = joins.trim(np.concatenate([quiet, vowel(140.0) + np.float32(0.05), quiet]))
+    assert 1.4 * RATE_HZ < speech.size < 1.7 * RATE_HZ
+    assert abs(float(speech[0])) < 1e-3
+    assert abs(float(speech[-1])) < 1e-3
+    assert joins.trim(quiet).size == 0
+    assert joins.pause_after("Well,") < joins.pause_after("Well.") == joins.pause_after("“Well?”")
+    assert joins.pause_after("and then") == 0.0
+
+
+def test_levels_are_those_of_active_speech() -> None:
+    tone = (0.1 * np.sqrt(2) * np.sin(2 * np.pi * 200 * np.arange(RATE_HZ) / RATE_HZ)).astype(np.float32)
+    padded = np.concatenate([tone, np.zeros(3 * RATE_HZ, np.float32)])
+    assert abs(enrol.level_dbfs(padded) + 20.0) < 0.3
+    assert enrol.level_dbfs(np.zeros(100, np.float32)) < -100
+
+
+def test_blend_weights_favour_the_nearest() -> None:
+    weights = enrol.softmax_weights(np.array([0.1, 0.9, 0.8, 0.2], np.float32), 2, 0.05)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights[1] > weights[2] > 0 == weights[0] == weights[3]
