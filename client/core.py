@@ -144,20 +144,20 @@ class ClientCore:
                 return
             self._line_up(line, now)
         try:
-            kind, job, attempt, _flags, sequence, value = wire.unpack_envelope(envelope)
+            kind, job, attempt, flags, sequence, value = wire.unpack_envelope(envelope)
             task = self.tasks.get(job)
             if task is None or task.line != line.number or task.phase < _SENT:
                 if kind != wire.PONG:
                     self.strays += 1
             elif kind == wire.CHUNK:
                 if payload is not None and not len(payload) & 1:
-                    self._on_chunk(task, attempt, sequence, value, payload, now)
+                    self._on_chunk(task, attempt, flags, sequence, value, payload)
                 else:
                     self.errors += 1
             elif header is None:
                 self.errors += 1
             elif kind == wire.DONE:
-                self._on_done(task, attempt, decode(header, Done), now)
+                self._on_done(task, attempt, decode(header, Done))
             elif kind == wire.STARTED:
                 self._on_started(task, attempt, sequence, decode(header, Started))
             elif kind == wire.ACCEPTED:
@@ -211,19 +211,21 @@ class ClientCore:
 
     # -- messages -----------------------------------------------------------------------------------
 
-    def _on_chunk(self, task: Task, attempt: int, number: int, segment: int, pcm: bytes, now: float) -> None:
+    def _on_chunk(self, task: Task, attempt: int, flags: int, number: int, segment: int, pcm: bytes) -> None:
         if attempt != task.attempt or number < task.next_chunk or task.phase is not _SPEAKING:
             self.strays += 1
             return
         if number > task.next_chunk or segment < task.segment:
-            self._broken(task, now)
+            self._broken(task)
             return
         task.next_chunk = number + 1
         if segment != task.segment:
             task.segment = segment
             task.marks.append((segment, len(task.chunks)))
+        if flags & wire.SEGMENT_END:
+            task.whole = segment
         if not task.first_audio_at:
-            task.first_audio_at = now
+            task.first_audio_at = self._now
         if task.heard is None:
             task.chunks.append(pcm)
         else:
@@ -247,17 +249,22 @@ class ClientCore:
                 del task.chunks[marks[-1][1] :]
             marks.pop()
         task.segment = marks[-1][0] if marks else -1
+        task.whole = min(task.whole, task.segment)
+        if task.whole < first_segment - 1:
+            # The bus takes what came before for delivered, but it was lost with a connection.
+            self._broken(task)
+            return
         task.attempt = attempt
         task.next_chunk = 0
         task.started = started
         task.phase = _SPEAKING
         task.accept_by = inf
 
-    def _on_done(self, task: Task, attempt: int, done: Done, now: float) -> None:
+    def _on_done(self, task: Task, attempt: int, done: Done) -> None:
         if attempt < task.attempt:
             self.strays += 1
         elif attempt > task.attempt or done.chunks != task.next_chunk:
-            self._broken(task, now)
+            self._broken(task)
         else:
             task.done = done
             task.attempts = attempt
@@ -287,7 +294,7 @@ class ClientCore:
         task.chunks = [payload or b""]
         self._end(task, None)
 
-    def _broken(self, task: Task, now: float) -> None:
+    def _broken(self, task: Task) -> None:
         """Audio is missing in between: hear the job again if nobody has listened, else fail."""
         task.torn += 1
         if task.surfaced:
@@ -295,7 +302,7 @@ class ClientCore:
         elif task.torn >= MOST_TORN:
             self._end(task, ProtocolError("the broker's audio has gaps, however often the job is sent"))
         else:
-            self._back_off(task, now + self._pause_s(task))
+            self._back_off(task, self._now + self._pause_s(task))
 
     # -- brokers ------------------------------------------------------------------------------------
 
@@ -331,6 +338,7 @@ class ClientCore:
                     ),
                 )
                 continue
+            self._forget(task)
             task.phase = _PARKED
             other = self._assign(task)
             if other.state is _UP:
@@ -339,7 +347,7 @@ class ClientCore:
     # -- tasks --------------------------------------------------------------------------------------
 
     def _send(self, task: Task, line: Line, now: float) -> None:
-        """Send the SUBMIT, once more or for the first time; forget what an earlier one brought."""
+        """Send the SUBMIT, once more or for the first time."""
         if task.kind == wire.ADMIN:
             line.out.append((wire.pack_envelope(wire.ADMIN, task.job), task.header))
         else:
@@ -355,13 +363,16 @@ class ClientCore:
         line.sent = True
         task.phase = _SENT
         task.accept_by = now + ACCEPT_S * 2**task.failures
-        if task.attempt:
-            task.attempt = task.next_chunk = 0
-            task.segment = -1
-            task.marks.clear()
-            task.chunks.clear()
+
+    def _forget(self, task: Task) -> None:
+        """Drop what an answer brought that is not waited for any more; nobody has heard it."""
+        task.attempt = task.next_chunk = 0
+        task.segment = task.whole = -1
+        task.marks.clear()
+        task.chunks.clear()
 
     def _back_off(self, task: Task, until: float) -> None:
+        self._forget(task)
         task.phase = _BACKOFF
         task.failures += 1
         self._order += 1

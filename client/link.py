@@ -222,12 +222,14 @@ class Link:
                 poller.register(connection.socket, events)
                 poller.register(connection.monitor, zmq.POLLIN)
                 open_lines.append((line, connection))
+        bell = self._bell_in.fileno()
         self._rewire = False
         while not (self._closing or self._rewire):
             left_s = core.next_deadline() - monotonic()
             ready = dict(poller.poll(None if left_s == inf else max(0, int(left_s * 1000) + 1)))
             now = monotonic()
-            if self._rung:
+            # The byte may come after its flag was seen and cleared: it must be read all the same.
+            if self._rung or bell in ready:
                 self._take_orders(now)
             for line, connection in open_lines:
                 if connection.socket in ready:

@@ -74,6 +74,7 @@ class Task:
         "surfaced",
         "tag",
         "torn",
+        "whole",
     )
 
     def __init__(
@@ -109,6 +110,8 @@ class Task:
         self.attempt = 0
         self.next_chunk = 0
         self.segment = -1
+        self.whole = -1
+        "The last segment whose end is here."
         self.marks: list[tuple[int, int]] = []
         "(segment, index of its first chunk) for each segment of this attempt."
         self.chunks: list[bytes] = []

@@ -66,8 +66,10 @@ def test_a_new_attempt_takes_back_its_first_segment_and_all_later_ones() -> None
     run(desk)
     started = encode(Started("w", "tone", 24_000))
     broker.send(wire.STARTED, task.job, started, attempt=1)
-    for number, (segment, pcm) in enumerate([(0, b"a0"), (1, b"b0"), (1, b"b1")]):
-        broker.send(wire.CHUNK, task.job, None, pcm, attempt=1, sequence=number, value=segment)
+    for number, (segment, pcm, flags) in enumerate(
+        [(0, b"a0", wire.SEGMENT_END), (1, b"b0", 0), (1, b"b1", 0)]
+    ):
+        broker.send(wire.CHUNK, task.job, None, pcm, attempt=1, flags=flags, sequence=number, value=segment)
     broker.send(wire.STARTED, task.job, started, attempt=2, sequence=1)
     broker.send(wire.CHUNK, task.job, None, b"old!", attempt=1, sequence=3, value=2)
     broker.send(wire.CHUNK, task.job, None, b"B0", attempt=2, sequence=0, value=1)
@@ -77,6 +79,37 @@ def test_a_new_attempt_takes_back_its_first_segment_and_all_later_ones() -> None
     assert task.error is None
     assert b"".join(task.chunks) == b"a0B0"
     assert task.attempts == 2
+
+
+def test_a_new_attempt_that_counts_on_audio_which_was_lost_makes_the_job_be_heard_anew() -> None:
+    """Without the check the lost segment was missing from a job that ended well."""
+    desk = up()
+    task = desk.submit()
+    broker = desk.brokers[0]
+    run(desk)
+    started = encode(Started("w", "tone", 24_000))
+    broker.send(wire.STARTED, task.job, started, attempt=1)
+    broker.send(wire.CHUNK, task.job, None, b"a0", attempt=1)
+    broker.send(wire.STARTED, task.job, started, attempt=2, sequence=1)
+    run(desk)
+    assert task.phase is Phase.BACKOFF
+    assert desk.audio_of(task) == []
+
+
+def test_audio_of_a_lost_connection_is_not_given_to_one_who_listens_later() -> None:
+    """It was: what had come before the connection broke was heard, and then spoken again from its start."""
+    desk = up()
+    task = desk.submit(stream=True)
+    run(desk)
+    desk.brokers[0].start(task.job)
+    desk.brokers[0].speak(task.job)
+    run(desk)
+    desk.core.disconnected(desk.core.lines[0], desk.now)
+    desk.core.listen(task)
+    desk.flush()
+    assert desk.audio_of(task) == []
+    desk.settle()
+    assert task.ended
 
 
 def test_audio_that_was_heard_is_never_spoken_again() -> None:

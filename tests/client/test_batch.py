@@ -1,0 +1,127 @@
+"""A batch's files: reading the input, keeping the manifest, and taking up what was cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from voicebus.client.batch import MANIFEST, Folder, Wishes, file_name, has_manifest, read_records
+from voicebus.client.batch_input import Line, read_lines
+from voicebus.client.speech import Result, Speech
+from voicebus.common.errors import ConfigError, Conflict, NoWorker
+
+WISHES = Wishes(voice="amber", engine="tone")
+
+
+def result(line: Line, *, failed: bool = False) -> Result:
+    if failed:
+        return Result(line.index - 1, line, None, NoWorker())
+    return Result(line.index - 1, line, Speech(bytes(200), 8000, "tone", "w"), None)
+
+
+def begin(path: Path, lines: list[Line], *, fail: tuple[int, ...] = ()) -> None:
+    with Folder(path) as folder:
+        for line in lines:
+            folder.keep(line, WISHES, result(line, failed=line.index in fail))
+
+
+def records(path: Path) -> list[int]:
+    return [json.loads(row)["index"] for row in (path / MANIFEST).read_text().splitlines()]
+
+
+LINES = [Line(1, "one"), Line(2, "two", id="b/2"), Line(3, "three"), Line(4, "four")]
+
+
+def test_what_failed_was_changed_or_lost_its_file_is_done_again_and_nothing_else(tmp_path: Path) -> None:
+    begin(tmp_path, LINES, fail=(3,))
+    (tmp_path / file_name(LINES[3], "wav")).unlink()
+    changed = [LINES[0], Line(2, "two!", id="b/2"), *LINES[2:]]
+    with Folder(tmp_path) as folder:
+        assert folder.take_up(LINES[:2], WISHES) == {1, 2}
+    begin(tmp_path, LINES[2:])
+    with Folder(tmp_path) as folder:
+        assert folder.take_up(LINES, WISHES) == {1, 2, 3, 4}
+        assert folder.take_up(changed, WISHES) == {1, 3, 4}
+        assert records(tmp_path) == [1, 3, 4], "the manifest says what stands, each line once"
+        assert folder.take_up(LINES, Wishes(voice="basil", engine="tone")) == set()
+
+
+@pytest.mark.parametrize("cut", [1, 20, 150])
+def test_a_torn_last_record_costs_that_line_and_no_other(tmp_path: Path, cut: int) -> None:
+    begin(tmp_path, LINES)
+    manifest = tmp_path / MANIFEST
+    manifest.write_bytes(manifest.read_bytes()[:-cut])
+    (tmp_path / ".00009.wav.abc123.tmp").write_bytes(b"half")
+    with Folder(tmp_path) as folder:
+        assert folder.take_up(LINES, WISHES) == {1, 2, 3}
+        folder.keep(LINES[3], WISHES, result(LINES[3]))
+    assert records(tmp_path) == [1, 2, 3, 4]
+    assert not list(tmp_path.glob(".*")), "what a kill left behind is swept"
+
+
+def test_a_foreign_manifest_is_read_for_what_it_is_worth() -> None:
+    rows = [b"\n", b"[1]\n", b'{"index": "x"}\n', b"\xff\n", b'{"index": 3}\n', b'{"index": 4}']
+    assert [record["index"] for record in read_records(rows)] == [3]
+
+
+def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
+    with Folder(tmp_path), pytest.raises(Conflict), Folder(tmp_path):
+        pass
+    with Folder(tmp_path):
+        assert not has_manifest(tmp_path), "nothing was done here yet"
+
+
+def test_names_sort_by_line_and_are_safe() -> None:
+    assert file_name(Line(7, "x", id="../../etc/passwd"), "wav") == "00007-etc-passwd.wav"
+    assert file_name(Line(123456, "x", id="été"), "flac") == "123456-t.flac"
+    assert file_name(Line(1, "x"), "mp3") == "00001.mp3"
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_text_is_a_line_an_utterance(tmp_path: Path) -> None:
+    lines = read_lines(write(tmp_path / "a.txt", "\ufeffone\r\n\r\n  two \u2028 halves\nthree"))
+    assert [line.text for line in lines] == ["one", "two \u2028 halves", "three"]
+    assert [line.index for line in lines] == [1, 2, 3]
+
+
+def test_csv_names_its_columns(tmp_path: Path) -> None:
+    table = 'ID,text,Voice,speed,comment\na,"Hello, ""you"".\nAnd you.",amber,1.5,x\nb,Hi,,,\n'
+    lines = read_lines(write(tmp_path / "a.csv", table))
+    assert lines == [Line(1, 'Hello, "you".\nAnd you.', "a", voice="amber", speed=1.5), Line(2, "Hi", "b")]
+
+
+def test_jsonl_has_objects_or_strings(tmp_path: Path) -> None:
+    rows = '"just text"\n\n{"text": "x", "name": 7, "engine": "tone", "options": {"a": 1}, "speed": 2}\n'
+    lines = read_lines(write(tmp_path / "a.jsonl", rows))
+    assert lines == [
+        Line(1, "just text"),
+        Line(2, "x", "7", engine="tone", speed=2.0, options={"a": 1}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.md", "x", ".txt"),
+        ("a.txt", "", "no lines"),
+        ("a.txt", b"\xff\xfe", "UTF-8"),
+        ("a.csv", "a,b\n1,2\n", "`text`"),
+        ("a.csv", 'text\n"open', "line 2"),
+        ("a.csv", "text,speed\nx,fast\n", "line 2: its `speed`"),
+        ("a.jsonl", '{"text": "x"}\n{', "line 2"),
+        ("a.jsonl", '{"voice": "x"}', "`text`"),
+        ("a.jsonl", '{"text": "x", "voice": 3}', "`voice`"),
+        ("a.jsonl", "[1]", "expected an object"),
+    ],
+)
+def test_a_mistake_in_the_input_is_told_with_its_line(
+    tmp_path: Path, name: str, content: str | bytes, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        read_lines(write(tmp_path / name, content))
