@@ -270,7 +270,7 @@ class Agent:
             flags = (0 if broker.is_stuck else zmq.POLLIN) | (zmq.POLLOUT if broker.is_blocked else 0)
             self._poller.register(broker.socket, flags)
         for slot, child in self._children.items():
-            link = self._core.link_of(slot)
+            link = self._core.crew.link_of(slot)
             broker = None if link is None else self._brokers.get(link)
             held_back = broker is not None and broker.is_blocked
             self._poller.register(child.socket, 0 if held_back else zmq.POLLIN)

@@ -26,6 +26,8 @@ LOADED: Final = 0x82
 """Up, header `Loaded`: the engine is warm."""
 REPORT: Final = 0x83
 """Up, header `Report`: the voices in memory have changed."""
+LEARNING: Final = 0x84
+"""Up, no header: the current job's voice is being learnt, which takes time and makes no sound."""
 
 
 class Setup(Struct, frozen=True, array_like=True):

@@ -94,11 +94,6 @@ class WorkerCore:
         """Whether an engine is loaded and a broker knows it."""
         return self.crew.is_loaded and self.links.is_registered
 
-    def link_of(self, slot: int) -> int | None:
-        """The link that this slot's job belongs to."""
-        job = self.crew[slot].job
-        return None if job is None else job.link
-
     def next_deadline(self) -> float:
         """When `tick` has something to do, at the latest."""
         if self.exited:
@@ -106,7 +101,7 @@ class WorkerCore:
         return min(self.links.next_deadline(), self.crew.next_deadline(), self.desk.next_deadline())
 
     def check_invariants(self) -> None:
-        """Raise `AssertionError` unless all tables agree. For tests: it walks everything."""
+        """Raise `AssertionError` unless all tables agree. For tests."""
         check_invariants(self)
 
     # Beginning and end.
@@ -312,8 +307,12 @@ class WorkerCore:
             self.crew.loaded(slot, control.decode(frames[1], control.Loaded), out)
             self.links.open_idle(now, out)
             self.desk.dispatch(now, out)
+        elif kind == control.LEARNING and slot.job is not None:
+            slot.job.patient_until = now + self.timing.learn_grace_s
         elif kind == control.REPORT:
             slot.warm_voices = tuple(control.decode(frames[1], control.Report).warm_voices)
+            if slot.job is not None:
+                slot.job.patient_until = now
 
     def _load_failed(self, error: BusError, now: float, out: Actions) -> None:
         """The engine refused to load: the end at the first start, later its process is tried again."""
@@ -382,8 +381,9 @@ class WorkerCore:
         self.crew.tick(now, out)
         self.desk.tick(now, out)
 
-    def _heartbeat(self, link: Link) -> bytes:
-        progressed = [job for job in self.desk.of(link) if job.progressed][:MAX_PROGRESSED]
+    def _heartbeat(self, link: Link, now: float) -> bytes:
+        jobs = self.desk.of(link)
+        progressed = [job for job in jobs if job.progressed or now < job.patient_until][:MAX_PROGRESSED]
         for job in progressed:
             job.progressed = False
         stats = self.gauges | {

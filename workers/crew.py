@@ -53,6 +53,11 @@ class Crew:
         """Voices that some engine has in memory."""
         return list(dict.fromkeys(voice for slot in self.slots for voice in slot.warm_voices))
 
+    def link_of(self, slot: int) -> int | None:
+        """The link that the job of this slot came over."""
+        job = self.slots[slot].job
+        return None if job is None else job.link
+
     def start(self, out: Actions) -> None:
         """Start all."""
         for slot in self.slots:

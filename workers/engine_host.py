@@ -181,12 +181,16 @@ def _work(link: AgentLink, engine: Engine[Any], loaded: list[bytes], setup: cont
     def report(warm_voices: list[str]) -> None:
         link.send(control.message(control.REPORT, control.Report(warm_voices)))
 
+    def learning() -> None:
+        link.send(control.message(control.LEARNING))
+
     voices = VoiceCache(
         engine,
         StoreCatalogue(VoiceStore(setup.voices_path, cache_dir=setup.cache_dir)),
         setup.default_voice,
         Path(setup.cache_dir),
         max_voices=setup.max_voices,
+        learning=learning,
         changed=report,
     )
     speaker = Speaker(setup.engine, setup.worker, engine, voices, link)

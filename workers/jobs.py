@@ -27,6 +27,7 @@ class Job:
         "header",
         "key",
         "link",
+        "patient_until",
         "progressed",
         "reason",
         "slot",
@@ -58,6 +59,8 @@ class Job:
         self.slot: int | None = None
         self.reason: Reason | None = None
         self.progressed = False
+        self.patient_until = 0.0
+        "Until then its silence is no sign of trouble: it learns a voice."
         self._referee = referee
 
     @property

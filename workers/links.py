@@ -33,6 +33,8 @@ class Timing:
     restart_cap_s: float = 30.0
     cancel_grace_s: float = 20.0
     "How long an engine may take to notice that it was cancelled, before its process is ended."
+    learn_grace_s: float = 300.0
+    "How long learning a voice counts as progress; after that only audio does."
     stop_grace_s: float = 3.0
     "How long an engine process may take to end by itself."
 

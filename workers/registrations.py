@@ -109,7 +109,7 @@ class Registrations:
             out.append(CloseLink(link.index, flush=True))
         link.move(state)
 
-    def tick(self, now: float, heartbeat: Callable[[Link], bytes], out: Actions) -> list[Link]:
+    def tick(self, now: float, heartbeat: Callable[[Link, float], bytes], out: Actions) -> list[Link]:
         """Beat and reconnect where it is time; return the links whose broker has fallen silent."""
         silent: list[Link] = []
         for link in self.links:
@@ -119,7 +119,7 @@ class Registrations:
                 self.open(link, now, out)
             elif link.is_open and link.state is not LinkState.CONNECTING and now >= link.beat_at:
                 link.beat_at = now + link.interval_s
-                out.append(Beat(link.index, [pack_envelope(wire.HEARTBEAT), heartbeat(link)]))
+                out.append(Beat(link.index, [pack_envelope(wire.HEARTBEAT), heartbeat(link, now)]))
         return silent
 
     def next_deadline(self) -> float:

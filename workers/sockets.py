@@ -102,8 +102,10 @@ class BrokerSocket:
 
     def pump(self) -> None:
         """Send what waits, as far as there is room."""
+        self._pump_beat()
+        if self._beat is not None:  # room that comes just now is for the beat
+            return
         try:
-            self._pump_beat()
             while self._outbox:
                 self._send(self._outbox[0])
                 self._outbox.popleft()

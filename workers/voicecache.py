@@ -51,7 +51,10 @@ class Catalogue(Protocol):
 
 
 class VoiceCache(Generic[StateT]):
-    """The states of one engine. `folder` None keeps nothing on disk; `changed` hears of each new voice."""
+    """The states of one engine. `folder` None keeps nothing on disk.
+
+    `learning` is called before a voice is learnt or waited for, `changed` when one has come to memory.
+    """
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class VoiceCache(Generic[StateT]):
         folder: Path | None,
         *,
         max_voices: int = 32,
+        learning: Callable[[], None] = lambda: None,
         changed: Callable[[list[str]], None] = lambda _: None,
     ) -> None:
         self._engine = engine
@@ -68,6 +72,7 @@ class VoiceCache(Generic[StateT]):
         self._default_voice = default_voice
         self._folder = None if folder is None else folder / "voice-states" / _safe(engine.name)
         self._max_voices = max_voices
+        self._learning = learning
         self._changed = changed
         self._states: OrderedDict[str, tuple[str, StateT]] = OrderedDict()
 
@@ -105,11 +110,12 @@ class VoiceCache(Generic[StateT]):
 
     def _from_disk_or_learnt(self, described: Described, check: Callable[[], None]) -> StateT:
         path = self._path(described.sha256)
-        if path is None:
-            return self._learn(described)
-        state = self._read(path)
+        state = None if path is None else self._read(path)
         if state is not None:
             return state
+        self._learning()
+        if path is None:
+            return self._learn(described)
         with _locked(path.with_suffix(".lock"), check):
             state = self._read(path)  # whoever held the lock may have written it
             if state is None:

@@ -224,6 +224,27 @@ def test_both_sides_beat() -> None:
     assert world.last().header[2] == []  # no progress since
 
 
+def test_learning_a_voice_counts_as_progress_for_a_while() -> None:
+    """A broker takes jobs from a worker without progress; a voice may take longer than that to learn."""
+    world = ready_world()
+    world.give(1, ms=3_600_000)
+    world.begin()
+    world.child(0, control.message(control.LEARNING))
+
+    def progressed_after(seconds: int) -> bool:
+        for _ in range(seconds):
+            world.tick(1.0)
+            world.broker(wire.HEARTBEAT)
+        return bool(world.last().header[2])
+
+    assert progressed_after(90)
+    assert not progressed_after(220)
+    world.child(0, control.message(control.LEARNING))
+    assert progressed_after(2)
+    world.child(0, control.message(control.REPORT, control.Report(["amber"])))
+    assert not progressed_after(2)
+
+
 def test_a_silent_broker_is_given_up_and_told_what_was_lost() -> None:
     world = ready_world()
     world.give(1)

@@ -111,6 +111,7 @@ class Machine(RuleBasedStateMachine):
     @rule(slot=SLOTS)
     def engine_reports(self, slot: int) -> None:
         if self.runs(slot):
+            self.world.child(slot, control.message(control.LEARNING))
             self.world.child(slot, control.message(control.REPORT, control.Report(["amber"])))
 
     @rule(slot=SLOTS)

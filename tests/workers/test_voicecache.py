@@ -159,8 +159,11 @@ def test_the_default_voice_and_the_engine_that_needs_none() -> None:
 
 
 def test_each_new_voice_is_reported() -> None:
-    heard: list[list[str]] = []
-    cache = VoiceCache(FakeEngine(), FakeCatalogue(a="aa", b="bb"), "a", None, changed=heard.append)
+    heard: list[list[str] | str] = []
+    catalogue = FakeCatalogue(a="aa", b="bb")
+    cache = VoiceCache(
+        FakeEngine(), catalogue, "a", None, learning=lambda: heard.append("learning"), changed=heard.append
+    )
     for voice in ("a", "a", "b"):
         speak(cache, voice)
-    assert heard == [["a"], ["a", "b"]]
+    assert heard == ["learning", ["a"], "learning", ["a", "b"]]
