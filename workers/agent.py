@@ -112,6 +112,8 @@ class Agent:
         if self._wake_read in ready or self._wake_read.fileno() in ready:
             self._drain_wakeups()
         for index, broker in list(self._brokers.items()):
+            if self._brokers.get(index) is not broker:
+                continue  # what another broker said has closed it
             events = ready.get(broker.socket, 0)
             if events & zmq.POLLOUT:
                 broker.pump()
@@ -205,16 +207,15 @@ class Agent:
     # Doing.
 
     def _flush(self) -> None:
-        actions, self._actions = self._actions, []
-        for action in actions:
-            self._carry_out(action)
+        while self._actions:  # carrying one out may lead to others: a process that cannot be started
+            actions, self._actions = self._actions, []
+            for action in actions:
+                self._carry_out(action)
 
     def _carry_out(self, action: Any) -> None:
         match action:
             case ToBroker(link, frames):
-                broker = self._brokers.get(link)
-                if broker is not None:
-                    broker.send(frames)
+                self._brokers[link].send(frames)
             case ToChild(slot, frames):
                 self._tell_child(slot, frames)
             case Beat(link, frames):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from ..common.errors import BadRequest, BusError, ConfigError
+from ..common.errors import BadRequest, BusError, ConfigError, EngineError
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -45,6 +46,9 @@ def command(
         error = serve(engine, brokers, device, slots, name, config_file, pairs)
     except BusError as problem:
         error = problem
+    except Exception as problem:
+        logging.getLogger(__name__).exception("a defect has ended this worker")
+        error = EngineError(f"a defect has ended this worker: {type(problem).__name__}: {problem}")
     if error is not None:
         click.echo(f"vc-worker: {' '.join(str(error).split())}", err=True)
         sys.exit(EXIT_USAGE if isinstance(error, ConfigError | BadRequest) else EXIT_FAILED)
@@ -100,8 +104,9 @@ def serve(
     )
 
     def announce() -> None:
-        click.echo(f"vc-worker ready engine={engine} id={name}")
-        sys.stdout.flush()
+        with suppress(OSError):  # whoever started the worker may have stopped listening
+            click.echo(f"vc-worker ready engine={engine} id={name}")
+            sys.stdout.flush()
 
     try:
         agent = Agent(core, setup, threads=_threads(settings.get("threads")), announce=announce)
