@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from types import TracebackType
 from typing import Any
 
@@ -115,7 +116,8 @@ class AsyncClient(Face):
         pieces = self._pieces(text, manner)
         tasks = [self._task(piece.spoken, manner, sink, deadline) for piece in pieces]
         try:
-            for task in tasks:
+            waiting = iter(tasks)
+            for task in islice(waiting, self._limits.window(engine)):
                 self._link.submit(task)
             left = len(tasks)
             while left:
@@ -123,6 +125,8 @@ class AsyncClient(Face):
                     left -= 1
                     if task.error is not None:
                         raise task.error
+                    for following in islice(waiting, 1):
+                        self._link.submit(following)
         except BaseException:
             for task in tasks:
                 if not task.ended:
@@ -221,7 +225,7 @@ class AsyncClient(Face):
         """Hand over one job and return at once. The text is one job as it is, within the engine's limit."""
         manner = Manner(voice, engine, language, speed, lane, durable, options or {})
         task = self._task(text, manner, None, self._deadline(deadline_s))
-        task.sink = job = AsyncJob(task, self._link.cancel)
+        task.sink = job = AsyncJob(task, self._cancel)
         self._link.submit(task)
         return job
 

@@ -105,8 +105,8 @@ class ClientCore:
             self._send(task, line, now)
 
     def cancel(self, task: Task) -> None:
-        """End a task now, and tell its broker. Does nothing for one that has ended."""
-        if task.phase is _ENDED:
+        """End a task now, and tell its broker. Does nothing for one that has ended or never began."""
+        if self.tasks.get(task.job) is not task:
             return
         if task.phase > _BACKOFF and task.kind == wire.SUBMIT:
             line = self.lines[task.line]
@@ -116,7 +116,7 @@ class ClientCore:
 
     def listen(self, task: Task) -> None:
         """From now on somebody hears this task's audio as it comes; what is held goes first."""
-        if task.listening or task.phase is _ENDED:
+        if task.listening or self.tasks.get(task.job) is not task:
             return
         task.listening = True
         task.heard = deque(task.chunks)
@@ -126,10 +126,13 @@ class ClientCore:
         if task.surfaced:
             self.touched.append(task)
 
-    def close(self) -> None:
-        """End every task: the client goes away. CANCELs are in the lines' `out`."""
+    def close(self, error: BusError | None = None) -> None:
+        """End every task, with `error` or as cancelled. CANCELs are in the lines' `out`."""
         for task in list(self.tasks.values()):
-            self.cancel(task)
+            if error is None:
+                self.cancel(task)
+            else:
+                self._end(task, error)
 
     # -- from the link ------------------------------------------------------------------------------
 

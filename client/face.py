@@ -6,6 +6,7 @@ bus's limits from one `status` a while, and needs them only for a text that migh
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -89,6 +90,8 @@ class Face:
         self._link = Link(
             self._addresses, interval_s=heartbeat_interval_s, connect_timeout_s=connect_timeout_s
         )
+        # A client that is dropped, or still open when the program ends, cancels its jobs all the same.
+        weakref.finalize(self, self._link.close)
 
     # -- tasks --------------------------------------------------------------------------------------
 
@@ -125,6 +128,9 @@ class Face:
         header = encode(Admin(command, target, offset))
         deadline = monotonic() + ADMIN_TIMEOUT_S
         return Task(self._link.new_id(), header, None, sink=sink, deadline=deadline, kind=wire.ADMIN)
+
+    def _cancel(self, task: Task) -> None:
+        self._link.cancel(task)
 
     # -- texts --------------------------------------------------------------------------------------
 

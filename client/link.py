@@ -332,7 +332,7 @@ class Link:
     def _finish(self) -> None:
         with suppress(Exception):
             self._take_orders(monotonic())
-        self._core.close()
+        self._core.close(self._failure)
         with suppress(Exception):
             self._flush()
         self._reject()

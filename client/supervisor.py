@@ -105,9 +105,9 @@ class Supervisor:
 
     def run(self) -> int:
         """Start, watch, and end everything. Returns 0; raises the error of a child that cannot start."""
-        before = {
-            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        # SIGHUP too: a closed terminal must not leave the children behind.
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
             self._watch()
         finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -92,7 +93,8 @@ class Client(Face):
         pieces = self._pieces(text, manner)
         tasks = [self._task(piece.spoken, manner, sink, deadline) for piece in pieces]
         try:
-            for task in tasks:
+            waiting = iter(tasks)
+            for task in islice(waiting, self._limits.window(engine)):
                 self._link.submit(task)
             left = len(tasks)
             while left:
@@ -100,6 +102,8 @@ class Client(Face):
                     left -= 1
                     if task.error is not None:
                         raise task.error
+                    for following in islice(waiting, 1):
+                        self._link.submit(following)
         except BaseException:
             self._drop(tasks)
             raise
@@ -206,7 +210,7 @@ class Client(Face):
         """Hand over one job and return at once. The text is one job as it is, within the engine's limit."""
         manner = Manner(voice, engine, language, speed, lane, durable, options or {})
         task = self._task(text, manner, None, self._deadline(deadline_s))
-        task.sink = job = Job(task, self._link.cancel)
+        task.sink = job = Job(task, self._cancel)
         self._link.submit(task)
         return job
 

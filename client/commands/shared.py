@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...common.config import Config
     from ..sync import Client
 
+PLAIN_WIDTH: Final = 240
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -87,7 +88,9 @@ def console(*, stderr: bool = False) -> Console:
     """A rich console on stdout or stderr."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    made = Console(stderr=stderr, highlight=False)
+    # What goes into a file or a pipe has no width of its own to be cut to.
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
 
 
 def note(text: str) -> None:

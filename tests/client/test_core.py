@@ -6,7 +6,7 @@ import pytest
 
 from voicebus.client.brokers import LineState, ranked
 from voicebus.client.core import MOST_TORN
-from voicebus.client.task import Phase
+from voicebus.client.task import Phase, Task
 from voicebus.common import wire
 from voicebus.common.errors import (
     BrokerUnreachable,
@@ -288,6 +288,15 @@ def test_cancel_is_told_to_the_broker_and_final() -> None:
     desk.brokers[0].send(wire.DONE, task.job, encode(Done(0, 0)), attempt=1)
     run(desk)
     assert desk.core.strays == 1
+
+
+def test_a_task_that_was_never_submitted_may_be_cancelled() -> None:
+    """A long text that fails early cancels sentences whose turn had not come; this ended the I/O thread."""
+    desk = up()
+    task = Task(b"n" * 16, b"", b"")
+    desk.core.cancel(task)
+    desk.core.listen(task)
+    assert not task.ended
 
 
 def test_a_deadline_is_carried_as_what_is_left_of_it_and_enforced_when_the_broker_does_not() -> None:

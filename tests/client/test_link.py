@@ -157,6 +157,29 @@ def test_a_closed_client_refuses_and_what_was_under_way_is_cancelled() -> None:
         silent.close()
 
 
+def test_a_fault_in_the_thread_reaches_the_caller_as_an_error(router: Router) -> None:
+    """It left the caller waiting for ever."""
+
+    def fault(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    with Client(router.address) as bus:
+        bus.say("Hi.", engine="tone")
+        bus._link._core.receive = fault  # type: ignore[method-assign] # the fault
+        with pytest.raises(BrokerUnreachable, match="ZeroDivisionError"):
+            bus.say("Hi.", engine="tone")
+        with pytest.raises(BrokerUnreachable, match="make a new client"):
+            bus.say("Hi.", engine="tone")
+
+
+def test_a_long_text_is_one_speech_and_does_not_flood_the_bus(router: Router) -> None:
+    with Client(router.address) as bus:
+        speech = bus.say("This is a sentence. " * 500, engine="tone")
+        pauses = round(499 * 0.12 * 24_000)
+        assert len(speech.samples) == 500 * 100 + pauses
+        assert router.seen.count(wire.SUBMIT) == 500
+
+
 def test_leaving_a_stream_early_cancels_its_job() -> None:
     def only_begin(broker: Router, frames: Frames) -> None:
         peer, envelope = frames[:2]
