@@ -236,6 +236,9 @@ class Link:
                     self._drain(line, connection, now)
                 if connection.monitor in ready:
                     connection.monitor.recv_multipart(zmq.NOBLOCK)
+                    # What came before the break is still to be read: the socket is dropped next.
+                    while self._drain(line, connection, now):
+                        pass
                     core.disconnected(line, now)
             core.tick(now)
             self._flush()
@@ -253,7 +256,8 @@ class Link:
             call, task = orders.popleft()
             call(task)
 
-    def _drain(self, line: Line, connection: _Wire, now: float) -> None:
+    def _drain(self, line: Line, connection: _Wire, now: float) -> bool:
+        """Hand over up to `DRAIN` messages. True: there may be more."""
         recv, receive = connection.recv, self._core.receive
         try:
             for _ in range(DRAIN):
@@ -277,7 +281,8 @@ class Link:
                         payload = frames[1] if wanted == 3 else None
                 receive(line, envelope, header, payload, now)
         except zmq.Again:
-            pass
+            return False
+        return True
 
     def _flush(self) -> None:
         core = self._core

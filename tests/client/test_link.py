@@ -64,8 +64,11 @@ class Router:
         with self._more:
             return self._more.wait_for(lambda: self.seen.count(kind) >= times, 20)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._stop.set()
+
+    def close(self) -> None:
+        self.stop()
         self._thread.join()
         self.socket.close()
         self._context.term()
@@ -239,6 +242,28 @@ def test_messages_with_too_few_or_too_many_frames_are_passed_over() -> None:
             assert bus._link._core.errors >= 3
     finally:
         forger.close()
+
+
+def test_answers_that_came_before_the_connection_broke_are_not_lost() -> None:
+    """Only the first burst of them was read, and the rest asked for again of a broker that was gone."""
+    held: list[Frames] = []
+
+    def all_at_once(broker: Router, frames: Frames) -> None:
+        if frames[1][3] != wire.SUBMIT:
+            broker.speak(frames)
+            return
+        held.append(frames)
+        if len(held) == 500:
+            for submission in held:
+                broker.speak(submission)
+            broker.socket.close(linger=20_000)
+            broker.stop()
+
+    leaving = Router(all_at_once)
+    with Client(leaving.address, connect_timeout_s=1) as bus:
+        jobs = [bus.submit("Hi.", engine="tone") for _ in range(500)]
+        assert {job.result(30).pcm for job in jobs} == {PCM}
+    leaving.close()
 
 
 def test_nobody_there_is_told_within_the_time_given() -> None:
