@@ -20,15 +20,9 @@ from math import inf
 from typing import Final
 
 from ..common import wire
-from ..common.errors import (
-    BrokerUnreachable,
-    BusError,
-    Cancelled,
-    DeadlineExceeded,
-    ProtocolError,
-    WorkerLost,
-)
+from ..common.errors import BusError, ProtocolError, WorkerLost
 from ..common.messages import Accepted, AdminReply, Done, Failed, Started, decode
+from . import endings
 from .brokers import Line, LineState, ranked
 from .task import Phase, Task
 
@@ -112,7 +106,7 @@ class ClientCore:
             line = self.lines[task.line]
             line.out.append((wire.pack_envelope(wire.CANCEL, task.job),))
             line.sent = True
-        self._end(task, Cancelled("the job was cancelled by its client"))
+        self._end(task, endings.cancelled())
 
     def listen(self, task: Task) -> None:
         """From now on somebody hears this task's audio as it comes; what is held goes first."""
@@ -241,9 +235,7 @@ class ClientCore:
             self.strays += 1
             return
         if task.surfaced and first_segment <= task.segment:
-            self._end(
-                task, WorkerLost("the worker vanished after part of the audio had been heard: say it again")
-            )
+            self._end(task, endings.spoken_again())
             return
         # What earlier attempts gave before `first_segment` stays; the rest is spoken again.
         marks = task.marks
@@ -300,10 +292,8 @@ class ClientCore:
     def _broken(self, task: Task) -> None:
         """Audio is missing in between: hear the job again if nobody has listened, else fail."""
         task.torn += 1
-        if task.surfaced:
-            self._end(task, WorkerLost("part of the audio was lost on its way: say it again"))
-        elif task.torn >= MOST_TORN:
-            self._end(task, ProtocolError("the broker's audio has gaps, however often the job is sent"))
+        if task.surfaced or task.torn >= MOST_TORN:
+            self._end(task, endings.torn(task))
         else:
             self._back_off(task, self._now + self._pause_s(task))
 
@@ -334,12 +324,7 @@ class ClientCore:
             if task.line != line.number or task.phase is _BACKOFF:
                 continue
             if task.surfaced:
-                self._end(
-                    task,
-                    BrokerUnreachable(
-                        f"the broker at {line.address} went away in the middle of the audio: say it again"
-                    ),
-                )
+                self._end(task, endings.left(line))
                 continue
             self._forget(task)
             task.phase = _PARKED
@@ -358,7 +343,7 @@ class ClientCore:
             if task.deadline < inf:
                 left_ms = int((task.deadline - now) * 1000)
                 if left_ms <= 0:
-                    self._end(task, _too_late())
+                    self._end(task, endings.late(task, line))
                     return
                 left_ms = min(left_ms, wire.MAX_BUDGET_MS)
             envelope = wire.pack_envelope(wire.SUBMIT, task.job, 0, task.flags, 0, left_ms)
@@ -371,6 +356,7 @@ class ClientCore:
         """Drop what an answer brought that is not waited for any more; nobody has heard it."""
         task.attempt = task.next_chunk = 0
         task.segment = task.whole = -1
+        task.first_audio_at = 0.0
         task.marks.clear()
         task.chunks.clear()
 
@@ -388,19 +374,13 @@ class ClientCore:
         dark_since = self._dark_since
         for task in list(self.tasks.values()):
             if dark_since is not None and now - max(dark_since, task.submitted_at) >= self._connect_timeout_s:
-                self._end(task, self._unreachable())
+                self._end(task, endings.nobody(self.lines))
             elif now >= task.deadline + GRACE_S:
                 self._expire(task)
             elif task.phase is _SENT and now >= task.accept_by:
                 task.failures += 1
                 if task.failures > MOST_SILENT_TRIES:
-                    address = self.lines[task.line].address
-                    self._end(
-                        task,
-                        BrokerUnreachable(
-                            f"the broker at {address} does not answer: is it a voicebus broker?"
-                        ),
-                    )
+                    self._end(task, endings.silent(self.lines[task.line]))
                 else:
                     self._send(task, self.lines[task.line], now)
 
@@ -408,17 +388,7 @@ class ClientCore:
         """End a task whose deadline passed without the broker's word."""
         if task.phase > _BACKOFF:
             self.lines[task.line].out.append((wire.pack_envelope(wire.CANCEL, task.job),))
-        if task.kind == wire.ADMIN:
-            address = self.lines[task.line].address
-            self._end(task, BrokerUnreachable(f"the broker at {address} did not answer in time: try again"))
-        else:
-            self._end(task, _too_late())
-
-    def _unreachable(self) -> BusError:
-        addresses = ", ".join(line.address for line in self.lines)
-        return BrokerUnreachable(
-            f"no broker answers at {addresses}: start one with `vc up`, or name its address with --broker"
-        )
+        self._end(task, endings.late(task, self.lines[task.line]))
 
     def _end(self, task: Task, error: BusError | None) -> None:
         del self.tasks[task.job]
@@ -434,7 +404,3 @@ class ClientCore:
         check(
             self.tasks, self.lines, [task for _, _, task in self._backoffs], dark=self._dark_since is not None
         )
-
-
-def _too_late() -> BusError:
-    return DeadlineExceeded("the job did not finish within its deadline: give it more time with deadline_s")

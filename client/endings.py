@@ -1,0 +1,61 @@
+"""How jobs end that the bus did not end: the client's own errors, each a sentence that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..common import wire
+from ..common.errors import (
+    BrokerUnreachable,
+    BusError,
+    Cancelled,
+    DeadlineExceeded,
+    ProtocolError,
+    WorkerLost,
+)
+from .brokers import Line
+from .task import Task
+
+
+def cancelled() -> BusError:
+    """The caller no longer wants the job."""
+    return Cancelled("the job was cancelled by its client")
+
+
+def nobody(lines: Sequence[Line]) -> BusError:
+    """No broker has answered for the connect timeout."""
+    addresses = ", ".join(line.address for line in lines)
+    return BrokerUnreachable(
+        f"no broker answers at {addresses}: start one with `vc up`, or name its address with --broker"
+    )
+
+
+def silent(line: Line) -> BusError:
+    """The peer lives but never accepts the job."""
+    return BrokerUnreachable(f"the broker at {line.address} takes no jobs: is it a voicebus broker?")
+
+
+def left(line: Line) -> BusError:
+    """The broker went away while somebody listened."""
+    return BrokerUnreachable(
+        f"the broker at {line.address} went away in the middle of the audio: say it again"
+    )
+
+
+def late(task: Task, line: Line) -> BusError:
+    """The deadline passed without the broker's own word."""
+    if task.kind == wire.ADMIN:
+        return BrokerUnreachable(f"the broker at {line.address} did not answer in time: try again")
+    return DeadlineExceeded("the job did not finish within its deadline: give it more time with deadline_s")
+
+
+def spoken_again() -> BusError:
+    """A new attempt begins before what was heard already."""
+    return WorkerLost("the worker vanished after part of the audio had been heard: say it again")
+
+
+def torn(task: Task) -> BusError:
+    """Audio is missing in between, and asking again does not help or is not possible."""
+    if task.surfaced:
+        return WorkerLost("part of the audio was lost on its way: say it again")
+    return ProtocolError("the broker's audio has gaps, however often the job is sent")
