@@ -12,8 +12,10 @@ import gc
 import logging
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import zmq
@@ -43,6 +45,7 @@ BATCH: Final = 64
 """Messages taken from one socket before the others have their turn."""
 LAST_WORDS_S: Final = 0.01
 """How long after a process's end the link may still deliver what it had sent."""
+LAST_WAIT_S: Final = 1.0
 GAUGES_S: Final = 1.0
 MAX_WAIT_S: Final = 60.0
 
@@ -279,7 +282,8 @@ class Agent:
     def _close(self) -> None:
         for child in self._children.values():
             child.kill()
-            child.process.wait()
+            with suppress(subprocess.TimeoutExpired):  # one that hangs in a driver is left to the system
+                child.process.wait(LAST_WAIT_S)
             child.close()
         for broker in [*self._brokers.values(), *(broker for _, broker in self._closing)]:
             broker.close(flush=False)

@@ -36,16 +36,9 @@ from .links import Link, Timing
 from .registrations import Registrations
 from .states import JobState, LinkState, Referee, SlotState
 
-BROKER_SHAPES: Final = {
-    wire.WELCOME: 2,
-    wire.HEARTBEAT: 1,
-    wire.JOB: 3,
-    wire.CANCEL: 1,
-    wire.DRAIN: 1,
-    wire.GOODBYE: 1,
-    wire.REREGISTER: 1,
-    wire.FAILED: 2,
-}
+BROKER_SHAPES: Final = {wire.WELCOME: 2, wire.FAILED: 2, wire.JOB: 3} | dict.fromkeys(
+    (wire.HEARTBEAT, wire.CANCEL, wire.DRAIN, wire.GOODBYE, wire.REREGISTER), 1
+)
 """Kind → frames of what a broker may send to a worker."""
 START_FAILURES: Final = 3
 """Deaths before the engine was ever loaded that end the worker: it never worked, waiting mends nothing."""
@@ -348,6 +341,8 @@ class WorkerCore:
         """Note that the process in a slot is gone; `how` names its exit code or signal."""
         slot = self.crew[index]
         job = slot.job
+        if slot.state is SlotState.GONE:
+            return
         if job is not None:
             abandoned = job.state is JobState.ABANDONED
             self.desk.end(job)
@@ -378,7 +373,11 @@ class WorkerCore:
             return
         for link in self.links.tick(now, self._heartbeat, out):
             self._lose(link, "does not answer", now, out)
-        self.crew.tick(now, out)
+        for slot in self.crew.tick(now, out):
+            if slot.job is not None:
+                self.desk.end(slot.job)
+            self.crew.buried(slot)
+            self._finish_leaving(now, out)
         self.desk.tick(now, out)
 
     def _heartbeat(self, link: Link, now: float) -> bytes:

@@ -7,7 +7,7 @@ from math import inf
 
 from ..common import wire
 from ..common.wire import pack_envelope
-from .actions import INFO, WARNING, Actions, KillChild, Log, StartChild, ToChild
+from .actions import ERROR, INFO, WARNING, Actions, KillChild, Log, StartChild, ToChild
 from .control import Loaded
 from .jobs import LOADED_STATES, Job, Slot
 from .links import Timing, jittered
@@ -65,6 +65,7 @@ class Crew:
 
     def _start(self, slot: Slot, out: Actions) -> None:
         slot.restart_at = inf
+        slot.killed = False
         slot.move(SlotState.LOADING)
         out.append(StartChild(slot.index))
 
@@ -126,26 +127,33 @@ class Crew:
             elif slot.state is SlotState.LOADING or (by_force and slot.state in LOADED_STATES):
                 # A loading engine reads no message, and holds nothing that a clean end would save.
                 slot.move(SlotState.STOPPING)
-                self._kill(slot, out)
+                self._kill(slot, now, out)
             elif slot.state in LOADED_STATES:
                 slot.move(SlotState.STOPPING)
                 slot.kill_at = now + self._timing.stop_grace_s
                 out.append(ToChild(slot.index, [pack_envelope(wire.GOODBYE)]))
-            elif slot.state is SlotState.STOPPING and by_force and slot.kill_at < inf:
-                self._kill(slot, out)
+            elif slot.state is SlotState.STOPPING and by_force and not slot.killed:
+                self._kill(slot, now, out)
 
-    def _kill(self, slot: Slot, out: Actions) -> None:
-        slot.kill_at = inf
+    def _kill(self, slot: Slot, now: float, out: Actions) -> None:
+        slot.killed = True
+        # A process that hangs in a driver cannot be killed; a worker that leaves does not wait for it.
+        slot.kill_at = now + self._timing.stop_grace_s if slot.state is SlotState.STOPPING else inf
         out.append(KillChild(slot.index))
 
-    def tick(self, now: float, out: Actions) -> None:
-        """End those that did not stop in time, start those whose wait is over."""
+    def tick(self, now: float, out: Actions) -> list[Slot]:
+        """End those that did not stop in time, start those whose wait is over; return those past ending."""
+        stuck: list[Slot] = []
         for slot in self.slots:
-            if now >= slot.kill_at:
+            if now >= slot.kill_at and slot.killed:
+                out.append(Log(ERROR, f"the engine process of slot {slot.index} cannot be ended: leaving it"))
+                stuck.append(slot)
+            elif now >= slot.kill_at:
                 out.append(Log(WARNING, f"the engine process of slot {slot.index} does not stop: ending it"))
-                self._kill(slot, out)
+                self._kill(slot, now, out)
             if now >= slot.restart_at:
                 self._start(slot, out)
+        return stuck
 
     def next_deadline(self) -> float:
         """When `tick` has something to do."""

@@ -91,7 +91,17 @@ class Job:
 class Slot:
     """The place of one engine process; at most one job at a time is with it."""
 
-    __slots__ = ("_referee", "failures", "index", "job", "kill_at", "restart_at", "state", "warm_voices")
+    __slots__ = (
+        "_referee",
+        "failures",
+        "index",
+        "job",
+        "kill_at",
+        "killed",
+        "restart_at",
+        "state",
+        "warm_voices",
+    )
 
     def __init__(self, index: int, referee: Referee) -> None:
         self.index = index
@@ -101,6 +111,7 @@ class Slot:
         "Deaths in a row without a job ended between."
         self.restart_at = inf
         self.kill_at = inf
+        self.killed = False
         self.warm_voices: tuple[str, ...] = ()
         self._referee = referee
 

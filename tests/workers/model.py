@@ -124,7 +124,7 @@ class World:
             case Log(_, line):
                 self.log.append(line)
             case Exit():
-                assert not any(slot.running for slot in self.slots)
+                assert all(slot.killed for slot in self.slots if slot.running)
                 assert not any(self.sockets)
                 self.exit = action
             case _:

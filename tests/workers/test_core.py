@@ -332,6 +332,21 @@ def test_an_engine_that_does_not_end_is_ended() -> None:
     assert world.slots[0].killed
 
 
+def test_a_process_that_cannot_even_be_killed_is_left_behind() -> None:
+    """A process inside a hanging driver ignores SIGKILL; the worker must come to its end all the same."""
+    world = ready_world(slots=2)
+    world.give(1)
+    world.do(world.core.stop_now, world.now)
+    world.die(1)
+    assert world.slots[0].killed
+    world.slots[0].running = False  # as far as the world is concerned
+    world.tick(2.9)
+    assert world.exit is None
+    world.tick(0.2)
+    assert world.error is None
+    assert "cannot be ended" in world.log[-1]
+
+
 def test_a_second_stop_is_immediate() -> None:
     world = ready_world()
     world.give(1)

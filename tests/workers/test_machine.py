@@ -151,6 +151,8 @@ class Machine(RuleBasedStateMachine):
             if world.exit is not None:
                 break
             for number, slot in enumerate(world.slots):
+                if world.exit is not None:
+                    break
                 if slot.running and slot.job is not None and not slot.killed:
                     world.finish(number)
                 elif slot.running and (slot.killed or slot.told_to_go):
