@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -23,11 +24,24 @@ LAST_WORDS_S: Final = 1.0
 _CODED = re.compile(r"^vc-[a-z]+: (?P<code>[a-z_]+): (?P<message>.+)$")
 _USAGE = re.compile(r"^Error: (?P<message>.+)$")
 
+_BOUND: Final = (
+    "import ctypes, os, sys\n"
+    "PR_SET_PDEATHSIG, SIGTERM = 1, 15\n"
+    "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGTERM)\n"
+    "os.getppid() == int(sys.argv[1]) or sys.exit(1)\n"
+    "os.execv(sys.argv[2], sys.argv[2:])\n"
+)
+"""Linux: asks the kernel for SIGTERM at the parent's death, then becomes the command. The kernel means the
+thread that started the child, so only a thread that lives as long as the process may use it."""
+
 LineHandler = Callable[["Child", str], None]
 
 
 class Child:
-    """One child. `ready_line` holds the line that began with `ready`, once it has come."""
+    """One child. `ready_line` holds the line that began with `ready`, once it has come.
+
+    `bound`: it also ends when this process is killed, where the system can do that.
+    """
 
     def __init__(
         self,
@@ -38,6 +52,7 @@ class Child:
         environ: Mapping[str, str] | None = None,
         on_line: LineHandler | None = None,
         on_change: Callable[[], None] | None = None,
+        bound: bool = False,
     ) -> None:
         self.name = name
         self.command = list(command)
@@ -49,7 +64,7 @@ class Child:
         self._changed = threading.Condition()
         self._ended = False
         self._process = subprocess.Popen(  # noqa: S603 - our own programs, with arguments checked by them
-            self.command,
+            [*_binding(), *self.command] if bound else self.command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -153,3 +168,9 @@ class Child:
             self._changed.notify_all()
         if self._on_change is not None:
             self._on_change()
+
+
+def _binding() -> list[str]:
+    if sys.platform != "linux":
+        return []
+    return [sys.executable, "-I", "-S", "-c", _BOUND, str(os.getpid())]

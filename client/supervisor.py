@@ -175,6 +175,7 @@ class Supervisor:
             service.ready,
             on_line=lambda child, line: self._line(child.name, line),
             on_change=self._news.set,
+            bound=True,
         )
 
     def _announce(self, after_s: float) -> None:

@@ -214,6 +214,22 @@ def test_up_runs_a_bus_restarts_what_dies_and_drains_on_ctrl_c(tmp_path: Path) -
     assert not any("Traceback" in line for line in up.lines)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_a_killed_up_leaves_no_process_behind(tmp_path: Path) -> None:
+    """Its workers went on for ever, and the next `vc up` found their names taken."""
+    ports = {"frontend": "tcp://127.0.0.1:*", "backend": "tcp://127.0.0.1:*"}
+    file = config(tmp_path, broker=ports, workers={"tone": {}}, edge={"enabled": False})
+    up = Child("up", [*VC, "up", "--config", str(file)], "voicebus ready: ")
+    try:
+        up.wait_ready(60)
+        everyone = children_of(up.pid, "")
+        assert len(everyone) == 2
+        up.kill()
+        until(lambda: not [pid for pid in everyone if alive(pid)])
+    finally:
+        up.end(10)
+
+
 def test_up_says_in_a_line_why_it_cannot_start(bus: Bus, tmp_path: Path) -> None:
     taken = config(tmp_path, broker={"frontend": bus.frontend, "backend": "tcp://127.0.0.1:*"})
     up = subprocess.run([*VC, "up", "--config", str(taken)], capture_output=True, text=True, timeout=60)
@@ -246,8 +262,6 @@ def children_of(parent: int, name: str) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    """Zombies do not count: in a container nobody may reap them."""
+    state = subprocess.run(["ps", "-p", str(pid), "-o", "stat="], capture_output=True, text=True).stdout
+    return bool(state.strip()) and not state.strip().startswith("Z")
