@@ -68,7 +68,7 @@ def _holds(worker: Worker | None, job_id: bytes, attempt: int) -> bool:
 
 
 def _check_worker(worker: Worker, core: BrokerCore) -> None:
-    _require(len(worker.inflight) <= worker.slots + 1, "a worker holds at most slots + 1 attempts")
+    _require(len(worker.inflight) <= worker.most_slots + 1, "a worker holds at most slots + 1 attempts")
     for key, job in worker.inflight.items():
         if job is not None:
             _require(key == job.id + job.attempt.to_bytes(2), "an open attempt is its job's newest")

@@ -54,8 +54,7 @@ class Membership:
         if known is not None:
             same = info.incarnation == known.info.incarnation
             if same and known.peer == peer and known.pool.engine == info.engine:
-                known.seen_at = now
-                self._welcome(known)
+                self._renew(known, info, now)
                 return
             # Whatever was on its way to the old connection is gone with it; that is no fault of the jobs.
             self.remove(known, "connected anew" if same else "restarted", now, counted=not same)
@@ -63,6 +62,16 @@ class Membership:
         if other is not None:
             self.remove(other, f"its connection now speaks for {info.worker}", now)
         self._enter(peer, info, now)
+
+    def _renew(self, worker: Worker, info: Ready, now: float) -> None:
+        """The same worker says READY again, perhaps with other slots: it shares them between brokers."""
+        worker.seen_at = now
+        if worker.state == WorkerState.READY:
+            worker.pool.selector.leave(worker)
+            worker.slots = info.slots
+            worker.pool.selector.join(worker)
+        worker.info = worker.pool.info = info
+        self._welcome(worker)
 
     def _enter(self, peer: bytes, info: Ready, now: float) -> None:
         pool = self._pool_of(info.engine, now)

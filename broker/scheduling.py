@@ -193,6 +193,7 @@ class Selector:
     def join(self, worker: Worker) -> None:
         """Take in a worker that has just registered."""
         self.slots += worker.slots
+        worker.most_slots = max(worker.most_slots, worker.slots)
         self._turns += 1
         worker.turn = self._turns
         self._place(worker)

@@ -76,6 +76,8 @@ class Worker:
     warm_voices: list[str] = field(default_factory=list[str])
     stats: dict[str, int | float | str] = field(default_factory=dict[str, "int | float | str"])
     slots: int = 1
+    most_slots: int = 0
+    "The largest number it ever registered: what it was given before a reduction it may still hold."
     tier: Tier | None = None
     turn: int = 0
     bucket: float = -1.0

@@ -125,6 +125,23 @@ def test_the_same_incarnation_on_a_new_connection_takes_its_place_without_penalt
     assert bus.answer(job) == "open"
 
 
+def test_a_worker_may_register_again_with_other_slots() -> None:
+    """A worker of several brokers shares its slots between them; the new number was ignored."""
+    bus = Bus()
+    bus.ready(b"w1", slots=1)
+    for _ in range(8):
+        bus.submit()
+    assert len(bus.given(b"w1")) == 2
+    bus.ready(b"w1", slots=3)
+    assert len(bus.given(b"w1")) == 4
+    bus.ready(b"w1", slots=1)
+    for key in bus.given(b"w1")[:2]:
+        bus.done(b"w1", key)
+    assert len(bus.given(b"w1")) == 4, "above its new credit it gets nothing"
+    bus.done(b"w1", bus.given(b"w1")[2])
+    assert len(bus.given(b"w1")) == 5
+
+
 def test_poison_is_found_after_max_attempts_with_its_history() -> None:
     bus = Bus(max_attempts=3)
     for peer in (b"w1", b"w2", b"w3", b"w4"):
