@@ -248,20 +248,31 @@ def test_up_says_in_a_line_why_it_cannot_start(bus: Bus, tmp_path: Path) -> None
     assert "vc models pull kokoro" in up.stderr
 
 
+def processes() -> dict[int, tuple[int, str]]:
+    """Parent and command line by pid. Zombies do not count: in a container nobody may reap them."""
+    found: dict[int, tuple[int, str]] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if state not in "ZX":
+            found[int(folder.name)] = (int(parent), command)
+    if found:
+        return found
+    listed = ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="]
+    rows = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
+    for pid, parent, state, command in (row.split(None, 3) for row in rows):
+        if not state.startswith("Z"):
+            found[int(pid)] = (int(parent), command)
+    return found
+
+
 def children_of(parent: int, name: str) -> list[int]:
-    """The pids of a process's children whose command line has `name`; zombies do not count."""
-    listed = subprocess.run(
-        ["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True
-    ).stdout
-    rows = [row.split(None, 3) for row in listed.splitlines()]
-    return [
-        int(row[0])
-        for row in rows
-        if len(row) == 4 and int(row[1]) == parent and not row[2].startswith("Z") and name in row[3]
-    ]
+    """The pids of a process's children whose command line has `name`."""
+    return [pid for pid, (of, command) in processes().items() if of == parent and name in command]
 
 
 def alive(pid: int) -> bool:
-    """Zombies do not count: in a container nobody may reap them."""
-    state = subprocess.run(["ps", "-p", str(pid), "-o", "stat="], capture_output=True, text=True).stdout
-    return bool(state.strip()) and not state.strip().startswith("Z")
+    return pid in processes()
