@@ -170,7 +170,6 @@ def joined(tasks: Sequence[Task], pieces: Sequence[Piece]) -> Speech:
         audio.append(pcm)
         if not last:
             audio.append(silence(piece.pause_s, rate_hz))
-    first_audio_at = [task.first_audio_at for task in tasks if task.first_audio_at]
     begun = tasks[0].submitted_at
     return Speech(
         b"".join(audio),
@@ -178,7 +177,7 @@ def joined(tasks: Sequence[Task], pieces: Sequence[Piece]) -> Speech:
         parts[0].engine,
         parts[0].worker,
         max(part.attempts for part in parts),
-        min(first_audio_at) - begun if first_audio_at else 0.0,
+        parts[0].first_audio_s,
         sum(part.engine_s for part in parts),
         max(task.ended_at for task in tasks) - begun,
     )
