@@ -1,1 +1,1 @@
-"""Measurements: what the bus costs and how well voices are cloned. Figures and commands stand in README.md."""
+"""Measurements: what the bus costs, how well voices are cloned. Figures and commands: README.md."""
