@@ -3,8 +3,12 @@
 Two steps shape the envelope. First a linear map carries mean and covariance of the source's loud voiced
 frames onto the target's: the Monge-Kantorovich map of two Gaussians, the one that moves frames least. Then
 each frame is pulled towards the mean of its nearest frames in the reference, as in retrieval-based
-conversion (Baas et al. 2023, arXiv:2305.18975, there in a network's features), smoothed over time. Level
-and aperiodicity stay, so that articulation does. Pitch is mapped in the log domain by median and spread.
+conversion (Baas et al. 2023, arXiv:2305.18975, there in a network's features), smoothed over time.
+
+What was learnt from vowels must not be done to consonants: frames that are unvoiced or quiet get part of the
+mean shift only. Pulling all frames, and further, made clones more alike to the encoder (0.867 in the mean
+against 0.85) and worse to understand (word error rate 0.12 against 0.02). Level and aperiodicity stay as
+they are. Pitch is mapped in the log domain by median and spread.
 """
 
 from __future__ import annotations
@@ -19,15 +23,22 @@ from numpy.typing import NDArray
 from .world import DIM, FRAME_MS, Analysis, Array, gain, synthesise
 
 NEIGHBOURS: Final = 4
-PULL: Final = 0.9
-"Share of the way to the neighbours' mean."
+PULL: Final = 0.4
+"Share of the way to the neighbours' mean; see above for what more does."
+CONSONANT_SHIFT: Final = 0.7
+"Share of the mean shift that unvoiced and quiet frames get."
 SMOOTH_FRAMES: Final = 5
 MAX_FRAMES: Final = 2000
+_MASK_FRAMES: Final = 7
+_FULL_NEPERS: Final = 3.7
+"Of power under the 95th percentile, 16 dB: down to here voiced frames are converted in full…"
+_NONE_NEPERS: Final = 5.5
+"…and less and less down to here, 24 dB."
 _SHRINK: Final = 0.1
 "Share of the diagonal in covariances: some seconds of speech leave 40 dimensions ill determined."
 _F0_STD_RATIO: Final = (0.6, 1.6)
 _F0_RANGE_HZ: Final = (40.0, 700.0)
-_LEAST_VOICED_MS: Final = 250
+_LEAST_VOICED_MS: Final = 400
 _BLOCK: Final = 1024
 PITCH_MODES: Final = ("keep", "shift", "scale")
 "What is done to pitch: nothing, its median moved, or median and spread moved."
@@ -54,13 +65,11 @@ class Conversion:
     "Frames of the target to be near to: [frames, DIM]; none for a purely linear conversion."
     pitch: Array
     "Source median, target median, factor on the spread; of the logarithm of Hz."
-    passes: int = 1
-    "How often frames are pulled to their neighbours."
     level: float = 1.0
 
 
 def profile(analysis: Analysis) -> Profile:
-    """Describe a speaker. Raises `ValueError` where there is less than 0.25 s of loud voiced speech."""
+    """Describe a speaker. Raises `ValueError` where there is less than 0.4 s of loud voiced speech."""
     loud = analysis.loud
     if np.count_nonzero(loud) * FRAME_MS < _LEAST_VOICED_MS:
         raise ValueError("too little voiced speech")
@@ -129,29 +138,39 @@ def _neighbours_mean(frames: Array, conversion: Conversion) -> Array:
     return np.concatenate(means)
 
 
-def _smooth(change: Array) -> Array:
-    """Weighted mean over `SMOOTH_FRAMES` frames, in time."""
-    kernel = np.hanning(SMOOTH_FRAMES + 2)[1:-1]
+def _smooth(change: Array, width: int) -> Array:
+    """Weighted mean over an odd number of frames, in time: [frames, values]."""
+    kernel = np.hanning(width + 2)[1:-1]
     kernel = kernel / kernel.sum()
-    padded = np.pad(change, ((SMOOTH_FRAMES // 2, SMOOTH_FRAMES // 2), (0, 0)), mode="edge")
+    padded = np.pad(change, ((width // 2, width // 2), (0, 0)), mode="edge")
     count = len(change)
     return sum((weight * padded[i : i + count] for i, weight in enumerate(kernel)), np.zeros_like(change))
 
 
-def converted_frames(coded: Array, conversion: Conversion) -> Array:
-    """Map coded envelopes [frames, DIM]; the level stays."""
+def _vowel_weight(analysis: Analysis) -> Array:
+    """How much a frame is a vowel: 1 where voiced and loud, 0 where unvoiced or quiet: [frames, 1]."""
+    level = np.log(np.maximum(analysis.envelope.sum(axis=1), 1e-12))
+    above = level - (np.percentile(level, 95) - _NONE_NEPERS)
+    weight = (analysis.f0 > 0) * np.clip(above / (_NONE_NEPERS - _FULL_NEPERS), 0.0, 1.0)
+    return _smooth(weight[:, None], _MASK_FRAMES)
+
+
+def change(analysis: Analysis, conversion: Conversion) -> Array:
+    """What to add to the coded envelope [frames, DIM]; the level stays."""
+    coded = analysis.coded
     moved = (coded - conversion.source_mean) @ conversion.matrix.T + conversion.target_mean
     if len(conversion.frames) > NEIGHBOURS:
-        for _ in range(conversion.passes):
-            moved = moved + _smooth(PULL * (_neighbours_mean(moved, conversion) - moved))
-    moved[:, 0] = coded[:, 0]
-    return moved
+        moved = moved + _smooth(PULL * (_neighbours_mean(moved, conversion) - moved), SMOOTH_FRAMES)
+    shift = CONSONANT_SHIFT * (conversion.target_mean - conversion.source_mean)
+    weight = _vowel_weight(analysis)
+    added = weight * (moved - coded) + (1 - weight) * shift
+    added[:, 0] = 0.0
+    return added
 
 
 def convert(analysis: Analysis, conversion: Conversion) -> NDArray[np.float32]:
     """Say it as the target would: float32 at 24 kHz, as long as what was analysed."""
-    change = converted_frames(analysis.coded, conversion) - analysis.coded
-    envelope = analysis.envelope * gain(change, analysis.envelope.shape[1])
+    envelope = analysis.envelope * gain(change(analysis, conversion), analysis.envelope.shape[1])
     f0 = converted_f0(analysis.f0, conversion.pitch)
     return synthesise(f0, envelope, analysis.aperiodicity, conversion.level)
 
@@ -165,7 +184,7 @@ def to_arrays(conversion: Conversion) -> dict[str, NDArray[Any]]:
         "matrix": c.matrix.astype(np.float32),
         "frames": c.frames.astype(np.float32),
         "pitch": c.pitch.astype(np.float32),
-        "settings": np.array([c.passes, c.level], np.float32),
+        "level": np.array([c.level], np.float32),
     }
 
 
@@ -174,15 +193,13 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> Conversion:
     wide = {name: np.asarray(arrays[name], np.float64) for name in _SHAPES}
     if any(a.ndim != len(_SHAPES[n]) or a.shape[-1] != _SHAPES[n][-1] for n, a in wide.items()):
         raise ValueError("the arrays are not those of a conversion")
-    passes, level = (float(value) for value in wide["settings"])
     return Conversion(
         wide["source_mean"],
         wide["target_mean"],
         wide["matrix"],
         wide["frames"],
         wide["pitch"],
-        int(passes),
-        level,
+        float(wide["level"][0]),
     )
 
 
@@ -192,7 +209,7 @@ _SHAPES: Final[dict[str, tuple[int, ...]]] = {
     "matrix": (DIM, DIM),
     "frames": (0, DIM),
     "pitch": (3,),
-    "settings": (2,),
+    "level": (1,),
 }
 
 

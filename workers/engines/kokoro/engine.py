@@ -74,12 +74,12 @@ class KokoroEngine(Engine[Voice]):
         self._atlas = load_atlas()
         if self._atlas.names != self._names:
             raise ModelMissing("the voices are not those this version knows; run: vc models pull kokoro")
-        self._encoder = SpeakerEncoder(folder / "encoder.pt")
+        self.encoder = SpeakerEncoder(folder / "encoder.pt")
         self._g2p = G2P(folder / "vocab.json")
         tokens = self._g2p.tokens(self._g2p.phonemes(_WARM_UP, "en-us"))
         spoken = self._network.run(tokens, self._packs[0])
         conversion.convert(world.analyse(spoken), conversion.identity())
-        self._encoder.embed(spoken, RATE_HZ)
+        self.encoder.embed(spoken, RATE_HZ)
 
     def voice(self, reference: Reference) -> Voice:
         """Learn a voice: about ten seconds of two cores."""
@@ -99,7 +99,7 @@ class KokoroEngine(Engine[Voice]):
                 self._packs,
                 self._atlas,
                 lambda pack: joins.trim(self._network.run(probe, pack)),
-                lambda audio: self._encoder.embed(audio, RATE_HZ),
+                lambda audio: self.encoder.embed(audio, RATE_HZ),
             )
         except ValueError as error:
             raise BadRequest(

@@ -3,8 +3,8 @@
 The atlas names the voices nearest to the reference in the speaker encoder's space and in pitch. A few of
 them and their blends speak a probe; each probe is converted towards the reference, and the encoder judges
 the result, for what matters is not how near a voice is but how near it can be brought. For the best, the
-treatment of pitch and the number of passes are chosen the same way, and the level is matched. All this is
-done once per voice; speaking needs only the result.
+treatment of pitch is chosen the same way, and the level is matched. All this is done once per voice;
+speaking needs only the result.
 """
 
 from __future__ import annotations
@@ -105,9 +105,6 @@ def enrol(
         score, found = levelled(analysis, replace(best, pitch=conversion.with_pitch(scaled, mode)))
         if score > best_score:
             best_score, best = score, found
-    score, found = levelled(analysis, replace(best, passes=2))
-    if score > best_score:
-        best_score, best = score, found
     return Voice(weights, blend(packs, weights), conversion.rounded(best), best_score)
 
 

@@ -46,9 +46,11 @@ class Analysis:
 
     @property
     def loud(self) -> NDArray[np.bool_]:
-        """Which frames are voiced and not far below the loudest."""
+        """Which frames are voiced, by pitch and by aperiodicity, and not far below the loudest."""
         level = np.log(np.maximum(self.envelope.sum(axis=1), 1e-12))
-        return (self.f0 > 0) & (level > np.percentile(level, 95) - _LOUD_NEPERS)
+        # A pitch tracker finds pitch even in noise; D4C then calls every bin noise.
+        voiced = (self.f0 > 0) & (self.aperiodicity[:, 0] < 0.9)
+        return voiced & (level > np.percentile(level, 95) - _LOUD_NEPERS)
 
 
 @cache
