@@ -25,7 +25,7 @@ import zmq
 
 from ..common import wire
 from ..common.config import Logging
-from ..common.errors import BusError, Cancelled, EngineError, ProtocolError
+from ..common.errors import BusError, Cancelled, ConfigError, EngineError, ProtocolError
 from ..common.logging import setup_logging
 from ..common.messages import encode, failed
 from ..common.wire import COPY_BELOW_BYTES, pack_envelope
@@ -151,10 +151,15 @@ def _serve(link: AgentLink) -> int:
 
 def _load(setup: control.Setup) -> tuple[Engine[Any], list[bytes]]:
     """Load the engine; return it and the LOADED that introduces it. Raises `BusError` and what it raises."""
-    from .registry import create
+    from .registry import create, remedy
 
-    engine = create(setup.engine)
-    engine.load(setup.settings)
+    try:
+        engine = create(setup.engine)
+        engine.load(setup.settings)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"engine {setup.engine} needs the package {error.name}: {remedy(setup.engine)}"
+        ) from error
     languages = [str(language) for language in engine.languages]
     loaded = control.Loaded(
         setup.engine,

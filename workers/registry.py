@@ -5,7 +5,7 @@ Any installed package may add an engine under a name; `pip install` is all it ta
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, metadata
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..common.errors import ConfigError
@@ -30,6 +30,14 @@ def find(name: str) -> EntryPoint:
     raise ConfigError(f"no engine is called {name!r}: installed are {known}")
 
 
+def remedy(name: str) -> str:
+    """What to do when an engine lacks a package: ours are extras of voicebus, others must say themselves."""
+    extras = metadata("voicebus").get_all("Provides-Extra") or []
+    if name.replace("_", "-") in {extra.replace("_", "-") for extra in extras}:
+        return f"install it with pip install 'voicebus[{name}]'"
+    return "install what this engine's documentation asks for"
+
+
 def create(name: str) -> Engine[Any]:
     """Import an engine's module and make the engine, not yet loaded.
 
@@ -41,9 +49,7 @@ def create(name: str) -> Engine[Any]:
     try:
         cls: object = point.load()
     except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"engine {name!r} cannot be imported ({error}): install its extra, pip install 'voicebus[{name}]'"
-        ) from error
+        raise ConfigError(f"engine {name!r} cannot be imported ({error}): {remedy(name)}") from error
     if not (isinstance(cls, type) and issubclass(cls, Engine)):
         raise ConfigError(f"the entry point {point.value!r} of engine {name!r} is not a subclass of Engine")
     return cast("type[Engine[Any]]", cls)()

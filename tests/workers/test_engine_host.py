@@ -5,14 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
 
 import pytest
 import zmq
 
 from tests.workers.fakes import FakeEngine
 from voicebus.common import wire
-from voicebus.common.errors import Cancelled, EngineError, ProtocolError
+from voicebus.common.errors import Cancelled, ConfigError, EngineError, ProtocolError
 from voicebus.common.wire import pack_envelope
 from voicebus.workers import control, engine_host, registry
 from voicebus.workers.engine_host import SEND_AHEAD, AgentLink
@@ -95,6 +97,19 @@ def test_an_engine_that_describes_itself_wrongly_is_refused_when_it_is_loaded(
     monkeypatch.setattr(registry, "create", lambda name: engine)
     setup = control.Setup("w", "fake", {}, "voices", "amber", "/cache", {})
     with pytest.raises(EngineError, match="describes itself wrongly"):
+        engine_host._load(setup)
+
+
+def test_an_engine_that_lacks_a_package_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, `vc-worker kokoro` showed a traceback for onnxruntime."""
+
+    class Lacking(FakeEngine):
+        def load(self, settings: Mapping[str, Any]) -> None:
+            import_module("no_such_package")
+
+    monkeypatch.setattr(registry, "create", lambda name: Lacking())
+    setup = control.Setup("w", "kokoro", {}, "voices", "amber", "/cache", {})
+    with pytest.raises(ConfigError, match=r"no_such_package.*voicebus\[kokoro\]"):
         engine_host._load(setup)
 
 

@@ -26,11 +26,17 @@ def test_an_engine_is_found_by_its_entry_point() -> None:
     assert isinstance(registry.create("tone"), ToneEngine)
 
 
+def test_an_engine_of_ours_names_its_extra() -> None:
+    assert "pip install 'voicebus[kokoro]'" in registry.remedy("kokoro")
+    assert "pip install 'voicebus[gpt-sovits]'" in registry.remedy("gpt-sovits")
+    assert "voicebus[" not in registry.remedy("somebody-elses")
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("nothing", "installed are absent, renamed, tone, wrong"),
-        ("absent", r"pip install 'voicebus\[absent\]'"),
+        ("absent", "no_such_package.*documentation"),
         ("renamed", "cannot be imported"),
         ("wrong", "not a subclass of Engine"),
     ],
