@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -69,7 +70,17 @@ class KokoroEngine(Engine[Voice]):
         """Load network, voices, encoder and phonemiser, and speak once to warm up."""
         checked = Settings.read(settings)
         folder = _model_folder(checked)
-        self._network = Network(folder / "model.onnx", checked.threads)
+        try:
+            self._open(folder, checked.threads)
+        except ImportError as error:
+            raise ModelMissing(
+                f"{error.name} is not installed; run: pip install 'voicebus[kokoro]'"
+            ) from error
+        except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
+            raise ModelMissing(f"the model in {folder} is damaged; run: vc models pull kokoro") from error
+
+    def _open(self, folder: Path, threads: int) -> None:
+        self._network = Network(folder / "model.onnx", threads)
         self._names, self._packs = load_packs(folder / "voices")
         self._atlas = load_atlas()
         if self._atlas.names != self._names:

@@ -21,7 +21,10 @@ STYLE_SIZE: Final = 256
 
 
 class Network:
-    """One onnxruntime session. `run` may be called from several threads."""
+    """One onnxruntime session. `run` may be called from several threads.
+
+    Raises `ValueError` where the file is not the model and `ImportError` without onnxruntime.
+    """
 
     def __init__(self, path: Path, threads: int) -> None:
         # Typed by hand: the package's own hints leave most of it unknown.
@@ -32,7 +35,10 @@ class Network:
         options.log_severity_level = 3
         # Threads that spin between operators take cores from conversion and from the other workers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        try:
+            self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors share no base of their own
+            raise ValueError(f"{path} cannot be loaded") from error
 
     def run(self, tokens: list[int], pack: FloatArray, speed: float = 1.0) -> FloatArray:
         """Speak up to `MAX_TOKENS` tokens in the style of `pack` [510, 256]: float32 [samples], 24 kHz."""

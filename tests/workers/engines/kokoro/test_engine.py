@@ -156,6 +156,11 @@ def test_settings_are_checked_before_anything_is_loaded(tmp_path: Path) -> None:
             KokoroEngine().load(wrong)
     with pytest.raises(ModelMissing, match="vc models pull kokoro"):
         KokoroEngine().load({"model_dir": str(tmp_path)})
+    for name in ("model.onnx", "vocab.json", "encoder.pt"):
+        (tmp_path / name).write_bytes(b"no model")
+    (tmp_path / "voices").mkdir()
+    with pytest.raises(ModelMissing, match="damaged"):
+        KokoroEngine().load({"model_dir": str(tmp_path)})
 
 
 def test_the_atlas_that_is_shipped_is_sound() -> None:
