@@ -57,7 +57,7 @@ SPEAKERS = (
     Speaker("june", True, "f", "fr", "asterisk-core-sounds-fr-g722", f"{ASTERISK}/fr_CA_f_June"),
     Speaker("carlo", True, "m", "it", "asterisk-core-sounds-it-g722", f"{ASTERISK}/it_IT_m_Carlo"),
     Speaker("ivr-ru", True, "f", "ru", "asterisk-core-sounds-ru-g722", f"{ASTERISK}/ru_RU_f_IvrvoiceRU"),
-    Speaker("librivox", True, "?", "en", "pocketsphinx-testdata", LIBRIVOX),
+    Speaker("librivox", True, "m", "en", "pocketsphinx-testdata", LIBRIVOX),
     Speaker("slt", False, "f", "en", "libflite1", "slt"),
     Speaker("rms", False, "m", "en", "libflite1", "rms"),
     Speaker("awb", False, "m", "en", "libflite1", "awb"),
