@@ -16,11 +16,8 @@ FIRST_CHUNK_BYTES: Final = 32 * 1024
 """The first chunk of an attempt is small (0.7 s at 24 kHz): a listener's player starts on it."""
 
 
-def to_pcm(samples: object) -> bytes:
-    """Convert float audio [samples] in [-1, 1] to PCM, rounded to nearest; what is beyond is clipped.
-
-    Raises `EngineError` for anything but a one-dimensional array of finite real numbers.
-    """
+def checked(samples: object) -> NDArray[Any]:
+    """Return float audio [samples] as it is, or raise `EngineError` for anything but finite mono floats."""
     array: NDArray[Any] = np.asarray(samples)
     if array.ndim != 1 or array.dtype.kind != "f":
         raise EngineError(
@@ -28,13 +25,17 @@ def to_pcm(samples: object) -> bytes:
         )
     if not np.isfinite(array).all():
         raise EngineError("the engine yielded audio that is not a number")
-    return to_s16(array).astype("<i2", copy=False).tobytes()
+    return array
 
 
-def pieces(pcm: bytes, first_limit: int) -> Iterator[bytes]:
-    """Cut PCM into payloads: the first of at most `first_limit` bytes, the others as large as allowed."""
-    start, limit = 0, first_limit
-    while start < len(pcm):
-        yield pcm[start : start + limit] if start or limit < len(pcm) else pcm
-        start += limit
-        limit = MAX_PAYLOAD_BYTES
+def pieces(samples: NDArray[Any], first_bytes: int) -> Iterator[bytes]:
+    """Yield float audio [samples] in [-1, 1] as payloads of PCM, rounded to nearest and clipped.
+
+    The first is of at most `first_bytes`, the others as large as allowed. Each is converted when it is
+    asked for, so that the first has left before the rest is looked at.
+    """
+    start, size = 0, first_bytes // 2
+    while start < len(samples):
+        yield to_s16(samples[start : start + size]).astype("<i2", copy=False).tobytes()
+        start += size
+        size = MAX_PAYLOAD_BYTES // 2

@@ -22,7 +22,7 @@ from ..common.wire import pack_envelope, unpack_envelope
 from .actions import Frames
 from .engine import Engine, Request, Samples, StateT
 from .languages import match_language
-from .pcm import FIRST_CHUNK_BYTES, pieces, to_pcm
+from .pcm import FIRST_CHUNK_BYTES, checked, pieces
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ class _Attempt(Generic[StateT]):
                 if samples is None:
                     break
                 ended = operator.length_hint(iterator, 1) == 0
-                self._audio(number, to_pcm(samples), ended)
+                self._audio(number, checked(samples), ended)
         finally:
             close: Any = getattr(iterator, "close", None)
             if close is not None:
@@ -183,16 +183,15 @@ class _Attempt(Generic[StateT]):
         if not ended:
             self._chunk(number, b"", wire.SEGMENT_END)
 
-    def _audio(self, number: int, pcm: bytes, ended: bool) -> None:
-        first_limit = wire.MAX_PAYLOAD_BYTES if self._bytes else FIRST_CHUNK_BYTES
-        left = len(pcm)
+    def _audio(self, number: int, samples: Samples, ended: bool) -> None:
+        left = len(samples) * 2
         if not left and ended:
             self._chunk(number, b"", wire.SEGMENT_END)
-        for piece in pieces(pcm, first_limit):
+        elif not left:
+            self._link.check()
+        for piece in pieces(samples, wire.MAX_PAYLOAD_BYTES if self._bytes else FIRST_CHUNK_BYTES):
             left -= len(piece)
             self._chunk(number, piece, wire.SEGMENT_END if ended and not left else 0)
-        if not pcm:
-            self._link.check()
 
     def _chunk(self, number: int, payload: bytes, flags: int) -> None:
         self._link.check()
