@@ -1,4 +1,4 @@
-"""Make the shipped reference recordings again: `python voices/make.py` in an environment with pyworld.
+"""Make the shipped reference recordings again: `python voices/make.py`, with pyworld, setuptools<81.
 
 A voice that is shipped must belong to nobody and must not be one that Kokoro already has, or cloning it
 would show nothing. Both are therefore spoken by Festival with the free CMU SLT voice (Debian packages
