@@ -45,11 +45,15 @@ def pull(setting: Setting, name: str, from_dir: str | None) -> None:
 
             report = pull_model(manifest, from_dir=from_dir, progress=shown)
     else:
+        said_tenths = -1
 
         def said(progress: PullProgress) -> None:
-            note(
-                f"{_megabytes(progress.done_bytes)} of {_megabytes(progress.total_bytes)}: {progress.message}"
-            )
+            nonlocal said_tenths
+            tenths = 10 * progress.done_bytes // max(1, progress.total_bytes)
+            if tenths > said_tenths:  # a log wants to know that it goes on, not each of 57 files
+                said_tenths = tenths
+                done, total = _megabytes(progress.done_bytes), _megabytes(progress.total_bytes)
+                note(f"{done} of {total}: {progress.message}")
 
         report = pull_model(manifest, from_dir=from_dir, progress=said)
     done = f"{len(report.fetched)} files pulled in {report.seconds:.1f} s" if report.fetched else "complete"
