@@ -17,9 +17,12 @@ from typing import Final, cast
 FIRST_CHARS: Final = 34
 "Most characters of the first stretch: some 1.9 s of speech, synthesised in some 0.9 s on two cores."
 GROWTH: Final = 2.2
+"The next stretch is at most so many times as long as the one that plays while it is made."
 FULL_CHARS: Final = 240
 "The model's prosody hurries past about 300 characters."
 MAX_CHARS: Final = 320
+_SHORT_CHARS: Final = 24
+"A stretch shorter than this counts as so long: a short pause behind two words is better than many cuts."
 _LEAST_CHARS: Final = 10
 _SLACK: Final = 1.15
 "A stretch a little over its room is better left whole, or cut there than inside a phrase."
@@ -137,5 +140,5 @@ def split(text: str, language: str) -> list[str]:
             ):
                 current = f"{current} {pending.pop()}"
         stretches.append(current)
-        room *= GROWTH
+        room = GROWTH * max(weight(current), _SHORT_CHARS)
     return stretches or [text]
