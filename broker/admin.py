@@ -56,7 +56,7 @@ def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, An
         "strategy": core.settings.strategy,
         "default_engine": core.settings.default_engine,
         "jobs": {
-            "queued": sum(len(pool.queue) for pool in core.pools.values()),
+            "queued": sum(len(pool.queue) for pool in core.pools.by_engine.values()),
             "running": running,
             "open": len(core.ledger.jobs),
         },
@@ -73,7 +73,7 @@ def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, An
                 "max_chars": pool.info.max_chars,
                 "version": pool.info.version,
             }
-            for name, pool in core.pools.items()
+            for name, pool in core.pools.by_engine.items()
             if pool.info is not None
         },
         "workers_total": len(workers),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..common import wire
 from ..common.errors import (
@@ -22,27 +22,22 @@ from ..common.errors import (
     Cancelled,
     Conflict,
     DeadlineExceeded,
-    NoWorker,
     Overloaded,
     ProtocolError,
-    UnknownEngine,
 )
 from ..common.messages import Accepted, Failed, Submit, decode, encode
 from .invariants import check_invariants
 from .ledger import Ledger, Out, move
 from .membership import Membership
+from .pools import RETRY_AFTER_S, Pools
 from .retry import verdict
-from .scheduling import Selector
 from .states import JobState
-from .tables import Client, Job, Payload, Pool, Worker
+from .tables import Client, Job, Payload, Worker
 
 if TYPE_CHECKING:
     from ..common.config import Broker as Settings
 
 log = logging.getLogger(__name__)
-RETRY_AFTER_S: Final = 1.0
-SETTLE_S: Final = 5.0
-"""A broker that has just started waits so long, at least, before it calls an engine unknown."""
 
 
 def _stopping() -> Overloaded:
@@ -59,16 +54,11 @@ class BrokerCore:
         self.started_at = now
         self.ledger = Ledger()
         self.to_workers: Out = []
-        self.members = Membership(settings, self.to_workers, self._pool, self._worker_lost)
-        self.pools: dict[str, Pool] = {}
+        self.pools = Pools(settings, rand_below, now, expected)
+        self.members = Membership(settings, self.to_workers, self.pools.of, self._worker_lost)
         self.draining = False
-        self._rand_below = rand_below
-        self._expected = {settings.default_engine, *expected}
-        self._dirty: list[Pool] = []
         self._sweep_every_s = min(1.0, settings.heartbeat_interval_s / 2)
         self._sweep_at = now + self._sweep_every_s
-        # A worker that was beating needs up to a whole liveness span to notice a new broker and register.
-        self._settled_at = now + max(SETTLE_S, 2 * settings.liveness * settings.heartbeat_interval_s)
         # The hot path reads these; the objects never change.
         self.to_clients = self.ledger.to_clients
         self._jobs = self.ledger.jobs
@@ -104,7 +94,7 @@ class BrokerCore:
             raise _stopping()
         if len(self._jobs) >= settings.max_jobs or client.jobs >= settings.max_jobs_per_client:
             raise Overloaded("the bus holds as many jobs as it may", retry_after_s=RETRY_AFTER_S)
-        pool = self._pool_for(submit.engine or settings.default_engine, now)
+        pool = self.pools.choose(submit.engine or settings.default_engine, now)
         budget_ms = int.from_bytes(envelope[28:32])
         budget_s = min(budget_ms, wire.MAX_BUDGET_MS) / 1000 if budget_ms else settings.default_deadline_s
         flags = envelope[23] & wire.STREAM
@@ -112,7 +102,7 @@ class BrokerCore:
         ahead = len(pool.queue)
         self.ledger.open(job)
         pool.queue.push(job)
-        self._touch(pool)
+        self.pools.touch(pool)
         self._say_accepted(job, 0, ahead)
 
     def _attach(self, job: Job, client: Client, header: bytes, payload: Payload, now: float) -> None:
@@ -211,7 +201,7 @@ class BrokerCore:
         self.members.ready(peer, header, now)
         worker = self._workers.get(peer)
         if worker is not None:
-            self._touch(worker.pool)
+            self.pools.touch(worker.pool)
 
     def heartbeat(self, peer: bytes, header: bytes, now: float) -> None:
         """A worker lives; the jobs it names have made progress. Raises `ProtocolError`."""
@@ -260,9 +250,12 @@ class BrokerCore:
         timeout_s = self.settings.client_timeout_s
         for peer in [c.peer for c in self.ledger.clients.values() if now - c.seen_at > timeout_s]:
             self.client_gone(peer)
-        for pool in self.pools.values():
+        for pool in self.pools.by_engine.values():
             if not pool.workers and len(pool.queue):
-                self._check_hope(pool, now)
+                error = self.pools.hopeless(pool, now)
+                if error is not None:
+                    for job in list(pool.queue):
+                        self._end(job, error, JobState.FAILED)
 
     def _check_leases(self, now: float) -> None:
         """A worker may beat while its engine hangs: an attempt without progress is taken from it."""
@@ -276,29 +269,11 @@ class BrokerCore:
                 if now - since > lease_s:
                     self._abandon(job, f"no progress for {lease_s:g} s", counted=True)
 
-    def _check_hope(self, pool: Pool, now: float) -> None:
-        error: BusError
-        if pool.info is None and pool.engine not in self._expected:
-            if now < self._settled_at:
-                return
-            error = self._unknown_engine(pool.engine)
-        else:
-            if now - pool.empty_since < self.settings.no_worker_grace_s:
-                return
-            error = NoWorker(
-                f"no worker serves `{pool.engine}`: start one with `vc-worker {pool.engine}`",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        for job in list(pool.queue):
-            self._end(job, error, JobState.FAILED)
-
     # ---- dispatch
 
     def flush(self, now: float) -> None:
         """Hand out waiting jobs wherever something changed since the last flush."""
-        dirty, self._dirty = self._dirty, []
-        for pool in dirty:
-            pool.dirty = False
+        for pool in self.pools.take_touched():
             queue, selector = pool.queue, pool.selector
             while waiting := len(queue):
                 job = queue.peek()
@@ -363,7 +338,7 @@ class BrokerCore:
         worker.progress_at = now
         worker.jobs_done += job is not None
         worker.pool.selector.freed(worker)
-        self._touch(worker.pool)
+        self.pools.touch(worker.pool)
         return job
 
     def _abandon(self, job: Job, cause: str, *, counted: bool) -> None:
@@ -402,7 +377,7 @@ class BrokerCore:
         job.mid_segment = False
         move(job, JobState.QUEUED)
         job.pool.queue.push_front(job)
-        self._touch(job.pool)
+        self.pools.touch(job.pool)
 
     def _end(self, job: Job, error: BusError, state: JobState) -> None:
         """Answer a job with an error, wherever it is."""
@@ -423,31 +398,6 @@ class BrokerCore:
         for job in list(self._jobs.values()):
             self._end(job, _stopping(), JobState.FAILED)
         self.members.farewell()
-
-    # ---- pools
-
-    def _touch(self, pool: Pool) -> None:
-        if not pool.dirty:
-            pool.dirty = True
-            self._dirty.append(pool)
-
-    def _pool(self, engine: str, now: float) -> Pool:
-        pool = self.pools.get(engine)
-        if pool is None:
-            selector = Selector(self.settings.strategy, self._rand_below)
-            pool = self.pools[engine] = Pool(engine, selector, empty_since=now)
-        return pool
-
-    def _pool_for(self, engine: str, now: float) -> Pool:
-        """The pool a job goes to. A name that nobody serves or expects must not create one."""
-        pool = self.pools.get(engine)
-        if now >= self._settled_at and engine not in self._expected and (pool is None or pool.info is None):
-            raise self._unknown_engine(engine)
-        return pool or self._pool(engine, now)
-
-    def _unknown_engine(self, engine: str) -> UnknownEngine:
-        served = ", ".join(sorted(name for name, pool in self.pools.items() if pool.info)) or "none yet"
-        return UnknownEngine(f"no worker ever registered the engine `{engine}`; the bus has: {served}")
 
     def check_invariants(self) -> None:
         """Raise AssertionError unless the tables agree with each other. For tests: it walks everything."""

@@ -23,7 +23,7 @@ def _require(condition: bool, what: str) -> None:
 def check_invariants(core: BrokerCore) -> None:
     """Raise AssertionError with the promise that is broken."""
     jobs, workers = core.ledger.jobs, core.members.by_peer
-    queued = [job for pool in core.pools.values() for job in pool.queue]
+    queued = [job for pool in core.pools.by_engine.values() for job in pool.queue]
     _require(len(queued) == len(set(queued)), "no job waits twice")
     for job in queued:
         _require(jobs.get(job.id) is job, "a waiting job is in the ledger")
@@ -49,7 +49,7 @@ def check_invariants(core: BrokerCore) -> None:
         owed[id(job.client)] = owed.get(id(job.client), 0) + 1
     for client in core.ledger.clients.values():
         _require(client.jobs == owed.get(id(client), 0), "a client's count is that of its open jobs")
-    for pool in core.pools.values():
+    for pool in core.pools.by_engine.values():
         here = [worker for worker in workers.values() if worker.pool is pool]
         _require(pool.workers == len(here), "a pool's count is that of its workers")
         taking = sum(worker.slots for worker in here if worker.state == WorkerState.READY)

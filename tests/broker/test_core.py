@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.broker.model import Bus
-from voicebus.broker.core import SETTLE_S
+from voicebus.broker.pools import SETTLE_S
 from voicebus.common import wire
 from voicebus.common.errors import BadRequest, ProtocolError
 from voicebus.common.messages import Failed, Welcome, decode
