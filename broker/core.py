@@ -90,6 +90,8 @@ class BrokerCore:
             raise ProtocolError("a job needs an id of its own: 16 random bytes")
         if not len(payload):
             raise BadRequest("the text is empty: give at least one word to speak")
+        if submit.durable:
+            raise BadRequest("this broker keeps no journal and cannot promise durability: submit without it")
         if self.draining:
             raise _stopping()
         if len(self._jobs) >= settings.max_jobs or client.jobs >= settings.max_jobs_per_client:

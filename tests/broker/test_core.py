@@ -335,6 +335,12 @@ def test_overload_is_refused_with_a_time_to_wait() -> None:
     assert failed.retry_after_s > 0
 
 
+def test_a_promise_that_cannot_be_kept_is_not_made() -> None:
+    bus = Bus()
+    assert bus.answer(bus.submit(durable=True)) == "bad_request"
+    assert not bus.core.ledger.jobs
+
+
 @pytest.mark.parametrize("header", [b"", b"\xc1", b"\x90" * 20_000, b"\x95\x01\x02", b"\x92\xa4tone\xa3../"])
 def test_a_bad_header_is_one_protocol_error_and_nothing_else(header: bytes) -> None:
     bus = Bus()
