@@ -27,6 +27,7 @@ format: $(VENV)/check.stamp  ## rewrite to the project's format
 
 bench: $(VENV)/run.stamp models  ## what the bus costs, and how well voices are cloned (minutes)
 	$(BIN)/python -m bench.bus
+	$(BIN)/python -m bench.first_audio
 	$(BIN)/python bench/cloning.py --scratch out/cloning
 
 models: $(VENV)/run.stamp  ## the model files, pinned by hash; at once when they are here
