@@ -26,6 +26,8 @@ MAX_CONFIG_BYTES: Final = 1024 * 1024
 Strategy = Literal["lru", "round_robin", "least_load", "random"]
 Endpoint = Annotated[str, Meta(pattern=r"^(tcp|ipc|inproc)://.+$")]
 Positive = Annotated[float, Meta(gt=0, le=86_400)]
+MIB: Final = 1024 * 1024
+Bytes = Annotated[int, Meta(ge=65_536)]
 
 
 class Broker(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,6 +46,21 @@ class Broker(Struct, frozen=True, forbid_unknown_fields=True):
     max_attempts: Annotated[int, Meta(ge=1, le=16)] = 3
     max_jobs: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
     max_jobs_per_client: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
+    max_queued_bytes: Bytes = 256 * MIB
+    max_queued_bytes_per_client: Bytes = 64 * MIB
+    max_unsent_bytes: Bytes = 256 * MIB
+    max_unsent_bytes_per_client: Bytes = 32 * MIB
+    result_cache_bytes: Annotated[int, Meta(ge=0)] = 64 * MIB
+    result_cache_s: Positive = 120.0
+    retry_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    retry_floor: Annotated[int, Meta(ge=1, le=100_000)] = 10
+    affinity_wait_s: Annotated[float, Meta(ge=0, le=600)] = 2.0
+    ageing_s: Positive = 15.0
+    journal: str | None = "state"
+    journal_max_bytes: Bytes = 10 * 1024 * MIB
+    durable_deadline_s: Positive = 86_400.0
+    keep_results_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 7 * 86_400.0
+    keep_fetched_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 3600.0
     no_worker_grace_s: Annotated[float, Meta(ge=0, le=86_400)] = 30.0
     drain_timeout_s: Positive = 60.0
 
@@ -206,9 +223,11 @@ def _allowed(kind: Any) -> str:
 def _anchor(config: Config, folder: Path) -> Config:
     """Make relative folders absolute, so that a process started elsewhere finds the same ones."""
     replace = msgspec.structs.replace
-    voices, logging = config.voices, config.logging
+    broker, voices, logging = config.broker, config.voices, config.logging
+    if broker.journal is not None:
+        broker = replace(broker, journal=str((folder / broker.journal).absolute()))
     if "://" not in voices.path:
         voices = replace(voices, path=str((folder / voices.path).absolute()))
     if logging.file:
         logging = replace(logging, file=str((folder / logging.file).absolute()))
-    return replace(config, voices=voices, logging=logging)
+    return replace(config, broker=broker, voices=voices, logging=logging)

@@ -116,6 +116,22 @@ class Cancelled(BusError):
     http_status = 499
 
 
+class ClientLost(BusError):
+    """The client was silent for too long, and its jobs were given up."""
+
+    code = "client_lost"
+    http_status = 499
+    retryable = True
+
+
+class StorageError(BusError):
+    """The broker's journal cannot be written or read."""
+
+    code = "storage_error"
+    http_status = 507
+    retryable = True
+
+
 class EngineError(BusError):
     """The engine failed on this job."""
 

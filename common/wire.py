@@ -29,6 +29,8 @@ MAX_TEXT_CHARS: Final = 100_000
 MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES
 """Set as ZMQ_MAXMSGSIZE, so libzmq itself refuses anything larger."""
 MAX_BUDGET_MS: Final = 24 * 3600 * 1000
+FETCH_CHUNKS: Final = 64
+"""CHUNKs a FETCH is answered with at most: the asker sets the pace by asking for the next ones."""
 COPY_BELOW_BYTES: Final = 8 * 1024
 """Frames below are copied, from here up forwarded unopened: the measured break-even of pyzmq."""
 
@@ -43,6 +45,7 @@ CANCEL: Final = 0x07
 PING: Final = 0x08
 PONG: Final = 0x09
 ADMIN: Final = 0x0A
+FETCH: Final = 0x0B
 READY: Final = 0x20
 WELCOME: Final = 0x21
 HEARTBEAT: Final = 0x22
@@ -64,6 +67,7 @@ KIND_NAMES: Final[dict[int, str]] = {
     PING: "PING",
     PONG: "PONG",
     ADMIN: "ADMIN",
+    FETCH: "FETCH",
     READY: "READY",
     WELCOME: "WELCOME",
     HEARTBEAT: "HEARTBEAT",
@@ -86,6 +90,7 @@ SHAPES: Final[dict[int, tuple[bool, bool]]] = {
     PING: (False, False),
     PONG: (False, False),
     ADMIN: (True, False),
+    FETCH: (False, False),
     READY: (True, False),
     WELCOME: (True, False),
     HEARTBEAT: (True, False),
@@ -105,6 +110,10 @@ SEGMENT_END: Final = 0x0002
 """CHUNK: the last chunk of its segment; a lost job resumes only behind such a chunk."""
 ATTACHED: Final = 0x0004
 """ACCEPTED: the job id was known already, this answer belongs to the first submission."""
+STORED: Final = 0x0008
+"""ACCEPTED: the job has ended well and its audio is kept: FETCH it."""
+UNBEGUN: Final = 0x0010
+"""CANCEL to a worker: only if the attempt has not begun; then it comes back as RETURN."""
 
 
 def pack_envelope(
