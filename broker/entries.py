@@ -2,8 +2,8 @@
 
 The core appends entries to a list, in the order in which they must become durable; the journal writes each
 batch as one transaction and says of each entry whether it stands. A job's entries are: one `Entered`, then
-while it is spoken `Audio` (and `Rewound`, where a new attempt speaks again), then one `Ended`. `Dropped` forgets
-everything about a job. Wall times are seconds since 1970: only they mean something after a restart.
+while it is spoken `Audio` (and `Rewound`, where a new attempt speaks again), then one `Ended`. `Dropped`
+forgets everything about a job. Wall times are seconds since 1970: only they mean something after a restart.
 """
 
 from __future__ import annotations

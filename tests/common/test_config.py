@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from voicebus.common.config import Config, load_config
@@ -15,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_shipped_file_says_the_defaults() -> None:
     shipped = load_config(ROOT / "config.yaml", {})
     defaults = Config()
-    assert shipped.broker == defaults.broker
+    assert shipped.broker.journal == str(ROOT / (defaults.broker.journal or ""))
+    assert msgspec.structs.replace(shipped.broker, journal=defaults.broker.journal) == defaults.broker
     assert shipped.workers == defaults.workers
     assert shipped.edge == defaults.edge
     assert shipped.security == defaults.security
