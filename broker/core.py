@@ -12,32 +12,40 @@ by the ledger alone.
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..common import wire
 from ..common.errors import (
     BadRequest,
     BusError,
     Cancelled,
+    ClientLost,
     Conflict,
     DeadlineExceeded,
     Overloaded,
     ProtocolError,
+    UnknownJob,
 )
-from ..common.messages import Accepted, Failed, Submit, decode, encode
+from ..common.messages import Failed, Submit, decode, encode, failed
+from .admission import Admission
+from .durable import Durables
+from .entries import Entry, Page, Read, Recovered
 from .invariants import check_invariants
 from .ledger import Ledger, Out, move
 from .membership import Membership
 from .pools import RETRY_AFTER_S, Pools
+from .results import Results, whole_answer
 from .retry import verdict
 from .states import JobState
-from .tables import Client, Job, Payload, Worker
+from .tables import JOB_OVERHEAD_BYTES, Client, Job, Payload, Worker
 
 if TYPE_CHECKING:
     from ..common.config import Broker as Settings
 
 log = logging.getLogger(__name__)
+MAX_BANISHED: Final = 10_000
 
 
 def _stopping() -> Overloaded:
@@ -53,12 +61,22 @@ class BrokerCore:
         self.settings = settings
         self.started_at = now
         self.ledger = Ledger()
+        self.results = Results(settings, self.ledger)
+        self.durables = Durables(settings, self.ledger, self._enqueue, self._end)
+        self.to_journal = self.durables.to_journal
+        self.nobody = Client(b"", now)
+        "Owns the durable jobs whose clients have gone."
+        self.banished: OrderedDict[bytes, None] = OrderedDict()
+        "Connections that did not read and were cut off: silence makes them connect anew."
         self.to_workers: Out = []
+        self.admission = Admission(settings, self.ledger, now)
         self.pools = Pools(settings, rand_below, now, expected)
         self.members = Membership(settings, self.to_workers, self.pools.of, self._worker_lost)
         self.draining = False
         self._sweep_every_s = min(1.0, settings.heartbeat_interval_s / 2)
         self._sweep_at = now + self._sweep_every_s
+        self._now = now
+        "As of the last message or tick that could end a job in an error."
         # The hot path reads these; the objects never change.
         self.to_clients = self.ledger.to_clients
         self._jobs = self.ledger.jobs
@@ -68,13 +86,18 @@ class BrokerCore:
 
     def submit(self, peer: bytes, envelope: bytes, header: bytes, payload: Payload, now: float) -> None:
         """Take a job in, or refuse it with one FAILED."""
+        if peer in self.banished:
+            return
         client = self.ledger.client(peer, now)
         job_id = envelope[4:20]
         try:
             known = self._jobs.get(job_id)
             if known is not None:
                 self._attach(known, client, header, payload, now)
-            else:
+            elif not (
+                self.results.answer_again(job_id, peer, header, payload)
+                or self.durables.submitted_again(job_id, client, header, payload)
+            ):
                 self._accept(client, job_id, envelope, header, payload, now)
         except BusError as error:
             self.ledger.totals["refused"] += 1
@@ -85,62 +108,103 @@ class BrokerCore:
         self, client: Client, job_id: bytes, envelope: bytes, header: bytes, payload: Payload, now: float
     ) -> None:
         submit = decode(header, Submit)
-        settings = self.settings
         if job_id == wire.NO_JOB:
             raise ProtocolError("a job needs an id of its own: 16 random bytes")
         if not len(payload):
             raise BadRequest("the text is empty: give at least one word to speak")
-        if submit.durable:
-            raise BadRequest("this broker keeps no journal and cannot promise durability: submit without it")
         if self.draining:
             raise _stopping()
-        if len(self._jobs) >= settings.max_jobs or client.jobs >= settings.max_jobs_per_client:
-            raise Overloaded("the bus holds as many jobs as it may", retry_after_s=RETRY_AFTER_S)
-        pool = self.pools.choose(submit.engine or settings.default_engine, now)
+        self.admission.check(client, len(header) + len(payload) + JOB_OVERHEAD_BYTES)
+        pool = self.pools.choose(submit.engine or self.settings.default_engine, now)
         budget_ms = int.from_bytes(envelope[28:32])
-        budget_s = min(budget_ms, wire.MAX_BUDGET_MS) / 1000 if budget_ms else settings.default_deadline_s
+        deadline = now + self.admission.budget_s(submit, budget_ms)
         flags = envelope[23] & wire.STREAM
-        job = Job(job_id, client, pool, flags, now + budget_s, header, submit, payload)
-        ahead = len(pool.queue)
+        job = Job(job_id, client, pool, flags, deadline, header, submit, payload, entered_at=now)
+        if submit.durable:
+            self.durables.enter(job, now)
+        else:
+            self._enqueue(job, now)
+
+    def _enqueue(self, job: Job, now: float) -> None:
+        """Promise a job to its client and let it wait for a worker."""
+        queue = job.pool.queue
+        self.ledger.accepted(job.client.peer, job.id, job.pool.engine, ahead=len(queue))
+        for peer in job.watchers:
+            self.ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED)
         self.ledger.open(job)
-        pool.queue.push(job)
-        self.pools.touch(pool)
-        self._say_accepted(job, 0, ahead)
+        self.ledger.totals["accepted"] += 1
+        queue.push(job)
+        self.pools.touch(job.pool)
+        if self.draining:
+            self._put_by_or_end(job)
 
     def _attach(self, job: Job, client: Client, header: bytes, payload: Payload, now: float) -> None:
         """The same id again: a client whose connection or answer was lost."""
         if header != job.header or bytes(payload) != bytes(job.payload):
             raise Conflict("this job id is in use for another text or voice")
+        self.ledger.totals["attached"] += 1
+        self.ledger.accepted(client.peer, job.id, job.pool.engine, wire.ATTACHED)
         if client is not job.client:
             self.ledger.give_to(job, client)
-            # What the old connection was sent is lost to the new one: begin again, at no one's cost.
-            job.segments_done, job.mid_segment = 0, False
-            self._abandon(job, "its client connected anew", counted=False)
-        self._say_accepted(job, wire.ATTACHED, 0)
+            if not self.results.replay(job):
+                # What the old connection was sent is lost to the new one: begin again, at no one's cost.
+                self.results.restart(job)
+                self._abandon(job, "its client connected anew", counted=False)
 
-    def _say_accepted(self, job: Job, flags: int, queued_ahead: int) -> None:
-        envelope = wire.pack_envelope(wire.ACCEPTED, job.id, flags=flags)
-        self.to_clients.append((job.client.peer, envelope, encode(Accepted(job.pool.engine, queued_ahead))))
+    def fetch(self, peer: bytes, envelope: bytes, now: float) -> None:
+        """Tell what became of a job, and send a page of its result."""
+        if peer in self.banished:
+            return
+        self.ledger.client(peer, now)
+        job_id, first = envelope[4:20], int.from_bytes(envelope[24:28])
+        job = self._jobs.get(job_id)
+        try:
+            if job is not None:
+                self.durables.watch(job, peer)
+            elif not (self.results.page(job_id, peer, first) or self.durables.fetch(job_id, peer, first)):
+                raise UnknownJob("no such job is known here: it never was, or its result is kept no longer")
+        except BusError as error:
+            self.ledger.refuse(peer, job_id, 0, error)
 
-    def cancel(self, peer: bytes, job_id: bytes, now: float) -> None:
-        """End a job at its submitter's wish. Unknown or ended jobs are no error: CANCEL is idempotent."""
+    def cancel(self, peer: bytes, job_id: bytes, now: float) -> bool:
+        """End a job at a client's wish; False if none is open. CANCEL is idempotent: that is no error."""
+        if peer in self.banished:
+            return False
         self.ledger.client(peer, now)
         job = self._jobs.get(job_id)
-        if job is not None:
-            self._end(job, Cancelled("the job was cancelled"), JobState.CANCELLED)
+        if job is None:
+            return self.durables.cancel(job_id)
+        self._end(job, Cancelled("the job was cancelled"))
+        return True
 
     def ping(self, peer: bytes, envelope: bytes, now: float) -> None:
         """Say that we are here."""
-        self.ledger.client(peer, now)
-        self.to_clients.append((peer, envelope[:3] + bytes((wire.PONG,)) + envelope[4:]))
+        if peer not in self.banished:
+            self.ledger.client(peer, now)
+            self.to_clients.append((peer, envelope[:3] + bytes((wire.PONG,)) + envelope[4:]))
 
     def client_gone(self, peer: bytes) -> None:
-        """Cancel what a vanished client has left: nobody waits for it."""
+        """Give up what a vanished client has left, for nobody waits for it; durable jobs go on."""
         client = self.ledger.clients.pop(peer, None)
-        if client is not None and client.jobs:
-            log.warning("client %s gone, its %d jobs are cancelled", peer.hex(), client.jobs)
-            for job in [job for job in self._jobs.values() if job.client is client]:
-                self._end(job, Cancelled("its client is gone"), JobState.CANCELLED)
+        if client is None or not client.jobs:
+            return
+        log.warning("client %s gone with %d jobs open", peer.hex(), client.jobs)
+        self.durables.leave(client, self.nobody)
+        for job in [job for job in self._jobs.values() if job.client is client]:
+            if job.durable:
+                self.ledger.give_to(job, self.nobody)
+                job.flags &= ~wire.STREAM
+            else:
+                self._end(job, ClientLost("the client was silent for too long: submit the job again"))
+
+    def client_slow(self, peer: bytes) -> None:
+        """Cut off a client that does not read: what waited for it has been dropped by the transport."""
+        log.warning("client %s does not read what it is sent, it is cut off", peer.hex())
+        self.ledger.totals["slow_consumers"] += 1
+        self.banished[peer] = None
+        if len(self.banished) > MAX_BANISHED:
+            self.banished.popitem(last=False)
+        self.client_gone(peer)
 
     def malformed(self, peer: bytes, job_id: bytes, error: ProtocolError, *, from_worker: bool) -> None:
         """Count a message that is not VB1 and say so once; nothing else changes."""
@@ -151,6 +215,34 @@ class BrokerCore:
         else:
             self.ledger.refuse(peer, job_id, 0, error)
 
+    # ---- from the journal
+
+    def recover(self, found: list[Recovered], now: float) -> None:
+        """Take up what an earlier start has left. Called once, before anything else."""
+        self.durables.recover(
+            found, now, lambda job, submit, deadline: self._revive(job, submit, deadline, now)
+        )
+
+    def _revive(self, found: Recovered, submit: Submit, deadline: float, now: float) -> None:
+        pool = self.pools.of(submit.engine or self.settings.default_engine, now)
+        job = Job(
+            found.job, self.nobody, pool, 0, deadline, found.header, submit, found.text, entered_at=now,
+            attempt=found.attempt, losses=found.losses, history=list(found.history),
+        )  # fmt: skip
+        self.ledger.open(job)
+        self.ledger.totals["recovered"] += 1
+        pool.queue.push(job)
+        self.pools.touch(pool)
+
+    def journalled(self, entry: Entry, outcome: BusError | Page | None, now: float) -> None:
+        """Take the journal's word on an entry of `to_journal`: it stands (None), failed, or was read."""
+        self._now = now
+        if isinstance(entry, Read):
+            if outcome is not None:
+                self.durables.page(entry, outcome, now)
+        elif not isinstance(outcome, Page):
+            self.durables.written(entry, outcome, now)
+
     # ---- from workers
 
     def started(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
@@ -158,7 +250,9 @@ class BrokerCore:
         job = self._open_attempt(peer, envelope, now)
         if job is not None and job.state == JobState.ASSIGNED:
             move(job, JobState.RUNNING)
-            self.to_clients.append((job.client.peer, envelope, header))
+            self.results.started(job, envelope, header)
+            if job.client.peer:
+                self.to_clients.append((job.client.peer, envelope, header))
 
     def chunk(self, peer: bytes, envelope: bytes, payload: Payload, now: float) -> None:
         """Forward audio, and remember where a retry could resume."""
@@ -170,13 +264,24 @@ class BrokerCore:
             job.mid_segment = False
         elif len(payload):
             job.mid_segment = True
-        self.to_clients.append((job.client.peer, envelope, payload))
+        self.results.chunk(job, envelope, payload)
+        if job.client.peer:
+            self.to_clients.append((job.client.peer, envelope, payload))
+        if job.durable:
+            self.durables.audio(job, envelope, payload)
 
     def done(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt has spoken everything."""
         job = self._close_attempt(peer, envelope, now)
         if job is not None:
             self.ledger.done(job, envelope, header)
+            if job.durable:
+                self.results.forget(job)
+                self.durables.finished(job, "done", header, now)
+            else:
+                kept = self.results.keep(job, whole_answer(job, header), None, now)
+                for peer in job.watchers if kept else ():
+                    self.ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED | wire.STORED)
 
     def failed(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt failed: again elsewhere if that can help, else the code goes to the client."""
@@ -188,7 +293,7 @@ class BrokerCore:
         if error.retryable:
             self._retry(job, worker, str(error), counted=True)
         else:
-            self._end(job, error, JobState.FAILED)
+            self._end(job, error)
 
     def returned(self, peer: bytes, envelope: bytes, now: float) -> None:
         """An attempt that was never begun comes back, without penalty."""
@@ -243,10 +348,14 @@ class BrokerCore:
     def tick(self, now: float) -> None:
         """Do what time demands: expiry of jobs; each sweep also liveness, leases and hopeless queues."""
         for job_id in self.ledger.deadlines.expired(now):
-            self._end(self._jobs[job_id], DeadlineExceeded("the job's deadline passed"), JobState.FAILED)
+            self._end(self._jobs[job_id], DeadlineExceeded("the job's deadline passed"))
         if now < self._sweep_at:
             return
         self._sweep_at = now + self._sweep_every_s
+        self._now = now
+        self.admission.sweep(now)
+        self.results.sweep(now)
+        self.durables.sweep(now)
         self.members.sweep(now)
         self._check_leases(now)
         timeout_s = self.settings.client_timeout_s
@@ -257,7 +366,8 @@ class BrokerCore:
                 error = self.pools.hopeless(pool, now)
                 if error is not None:
                     for job in list(pool.queue):
-                        self._end(job, error, JobState.FAILED)
+                        if not job.durable:
+                            self._end(job, error)
 
     def _check_leases(self, now: float) -> None:
         """A worker may beat while its engine hangs: an attempt without progress is taken from it."""
@@ -284,8 +394,7 @@ class BrokerCore:
                     break
                 left_ms = int((job.deadline - now) * 1000)
                 if left_ms <= 0:
-                    error = DeadlineExceeded("the job's deadline passed while it waited")
-                    self._end(job, error, JobState.FAILED)
+                    self._end(job, DeadlineExceeded("the job's deadline passed while it waited"))
                     continue
                 queue.pop()
                 self._assign(job, worker, left_ms, now)
@@ -369,23 +478,46 @@ class BrokerCore:
         job.worker = None
         job.avoid = worker
         error = verdict(job, self.settings.max_attempts)
-        if error is None and self.draining:
-            error = _stopping()
         if error is not None:
-            self._end(job, error, JobState.FAILED)
+            self._end(job, error)
+            return
+        if self.draining:
+            self._put_by_or_end(job)
             return
         log.info("job=%s attempt=%d again: %s", job.id.hex(), job.attempt, cause)
         self.ledger.totals["retried"] += 1
         job.mid_segment = False
+        self.results.rewind(job)
+        if job.durable:
+            self.durables.retried(job)
         move(job, JobState.QUEUED)
         job.pool.queue.push_front(job)
         self.pools.touch(job.pool)
 
-    def _end(self, job: Job, error: BusError, state: JobState) -> None:
+    def _end(self, job: Job, error: BusError) -> None:
         """Answer a job with an error, wherever it is."""
         if job.worker is not None:
             self._disown(job, job.worker)
-        self.ledger.fail(job, error, state)
+        cancelled = isinstance(error, Cancelled | ClientLost)
+        self.ledger.fail(job, error, JobState.CANCELLED if cancelled else JobState.FAILED)
+        answer = encode(failed(error, job.history))
+        if job.durable:
+            self.results.forget(job)
+            self.durables.finished(job, "cancelled" if cancelled else "failed", answer, self._now)
+        elif cancelled or error.retryable:
+            self.results.forget(job)  # the same id may well be tried again
+        else:
+            self.results.keep(job, answer, error, self._now)
+
+    def _put_by_or_end(self, job: Job) -> None:
+        """The broker stops: the journal keeps what is durable for the next start, the rest is answered."""
+        if not job.durable:
+            self._end(job, _stopping())
+            return
+        if job.worker is not None:
+            self._disown(job, job.worker)
+        self.results.forget(job)
+        self.ledger.put_by(job)
 
     # ---- stopping
 
@@ -393,12 +525,12 @@ class BrokerCore:
         """Take nothing new, answer what was not begun, let the rest finish."""
         self.draining = True
         for job in [job for job in self._jobs.values() if job.state == JobState.QUEUED]:
-            self._end(job, _stopping(), JobState.FAILED)
+            self._put_by_or_end(job)
 
     def abort(self) -> None:
         """Answer everything that is still open, and say goodbye: the time to drain is over."""
         for job in list(self._jobs.values()):
-            self._end(job, _stopping(), JobState.FAILED)
+            self._put_by_or_end(job)
         self.members.farewell()
 
     def check_invariants(self) -> None:

@@ -42,13 +42,10 @@ def check_invariants(core: BrokerCore) -> None:
     _require(states.count(JobState.QUEUED) == len(queued), "every QUEUED job waits in a queue")
     _require(len(core.ledger.deadlines) == len(jobs), "every open job has one deadline")
     totals = core.ledger.totals
-    ended = totals["done"] + totals["failed"] + totals["cancelled"]
-    _require(totals["accepted"] == ended + len(jobs), "accepted = answered + open")
-    owed: dict[int, int] = {}
-    for job in jobs.values():
-        owed[id(job.client)] = owed.get(id(job.client), 0) + 1
-    for client in core.ledger.clients.values():
-        _require(client.jobs == owed.get(id(client), 0), "a client's count is that of its open jobs")
+    ended = totals["done"] + totals["failed"] + totals["cancelled"] + totals["put_by"]
+    _require(totals["accepted"] + totals["recovered"] == ended + len(jobs), "accepted = answered + open")
+    _check_accounts(core)
+    _check_kept(core)
     for pool in core.pools.by_engine.values():
         here = [worker for worker in workers.values() if worker.pool is pool]
         _require(pool.workers == len(here), "a pool's count is that of its workers")
@@ -61,6 +58,33 @@ def check_invariants(core: BrokerCore) -> None:
             worker.peer == peer and core.members.by_id[worker.info.worker] is worker, "one entry a worker"
         )
     _require(len(workers) == len(core.members.by_id), "one connection a worker id")
+
+
+def _check_accounts(core: BrokerCore) -> None:
+    owed: dict[int, int] = {}
+    size_bytes = 0
+    for job in (*core.ledger.jobs.values(), *core.durables.pending.values()):
+        owed[id(job.client)] = owed.get(id(job.client), 0) + 1
+        size_bytes += job.size_bytes
+    for client in (core.nobody, *core.ledger.clients.values()):
+        _require(client.jobs == owed.pop(id(client), 0), "a client's count is that of its open jobs")
+    _require(not owed, "every open job is owed to a client that is here, or to nobody")
+    _require(core.ledger.size_bytes == size_bytes, "the bytes on account are those of the open jobs")
+
+
+def _check_kept(core: BrokerCore) -> None:
+    jobs, results, durables = core.ledger.jobs, core.results, core.durables
+    tables = [jobs, results.finished, durables.pending, durables.ending, durables.ended, durables.fetched]
+    ids = [job_id for table in tables for job_id in table]
+    _require(len(ids) == len(set(ids)), "a job id is at one station only")
+    recorded = sum(job.record_bytes for job in jobs.values())
+    kept = sum(finished.size_bytes for finished in results.finished.values())
+    _require(results.size_bytes == recorded + kept, "the bytes of records and results are counted")
+    for job in jobs.values():
+        _require(job.chunks_whole <= job.chunks, "what is whole is part of what there is")
+        _require(job.record is not None or not job.record_bytes, "a record given up takes no room")
+    stored = [*durables.ended.values(), *durables.fetched.values(), *durables.ending.values()]
+    _require(durables.audio_bytes == sum(job.audio_bytes for job in stored), "stored audio is counted")
 
 
 def _holds(worker: Worker | None, job_id: bytes, attempt: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 
 from ..common import wire
 from ..common.errors import BusError
-from ..common.messages import encode, failed
+from ..common.messages import Accepted, encode, failed
 from .deadlines import DeadlineWheel
 from .states import JOB_MOVES, IllegalMoveError, JobState
 from .tables import Client, Job
@@ -20,8 +20,8 @@ from .tables import Client, Job
 log = logging.getLogger(__name__)
 Out = list[tuple[bytes, ...]]
 COUNTED: Final = (
-    "accepted", "done", "failed", "cancelled", "refused", "retried", "returned", "stale", "protocol_errors",
-    "illegal_moves",
+    "accepted", "recovered", "done", "failed", "cancelled", "put_by", "refused", "attached", "retried",
+    "returned", "stale", "slow_consumers", "protocol_errors", "illegal_moves",
 )  # fmt: skip
 
 
@@ -39,6 +39,8 @@ class Ledger:
         self.jobs: dict[bytes, Job] = {}
         self.clients: dict[bytes, Client] = {}
         self.deadlines = DeadlineWheel()
+        self.size_bytes = 0
+        "What all open jobs take."
         self.totals: dict[str, int] = dict.fromkeys(COUNTED, 0)
         self.failures: dict[str, int] = {}
         "Jobs that ended in an error, by code."
@@ -56,38 +58,61 @@ class Ledger:
     def open(self, job: Job) -> None:
         """Enter an accepted job."""
         self.jobs[job.id] = job
-        job.client.jobs += 1
+        self.charge(job, job.client, 1)
         self.deadlines.add(job.id, job.deadline)
-        self.totals["accepted"] += 1
 
     def give_to(self, job: Job, client: Client) -> None:
         """Owe a job's answer to another connection."""
-        job.client.jobs -= 1
-        client.jobs += 1
+        self.charge(job, job.client, -1)
+        self.charge(job, client, 1)
         job.client = client
+
+    def charge(self, job: Job, client: Client, sign: int) -> None:
+        """Put a job on a client's account, or take it off."""
+        size = sign * job.size_bytes
+        client.jobs += sign
+        client.size_bytes += size
+        self.size_bytes += size
 
     def done(self, job: Job, envelope: bytes, header: bytes) -> None:
         """Close a job with its worker's DONE."""
-        self.to_clients.append((job.client.peer, envelope, header))
+        if job.client.peer:
+            self.to_clients.append((job.client.peer, envelope, header))
         self._close(job, JobState.DONE)
         self.totals["done"] += 1
 
     def fail(self, job: Job, error: BusError, state: JobState) -> None:
         """Close a job with an error; `state` is FAILED or CANCELLED."""
-        self.refuse(job.client.peer, job.id, job.attempt, error, job.history)
+        for peer in (job.client.peer, *job.watchers):
+            self.refuse(peer, job.id, job.attempt, error, job.history)
         self.failures[error.code] = self.failures.get(error.code, 0) + 1
         if state is not JobState.CANCELLED:
             log.info("job=%s attempt=%d failed: %s", job.id.hex(), job.attempt, error)
+        self._leave(job, state)
+
+    def put_by(self, job: Job) -> None:
+        """Close a durable job without an answer: the journal has it, and it goes on after the next start."""
+        self._leave(job, JobState.PUT_BY)
+
+    def _leave(self, job: Job, state: JobState) -> None:
         queued = job.state == JobState.QUEUED
         self._close(job, state)
         self.totals[state.name.lower()] += 1
         if queued:
             job.pool.queue.removed(job)
 
+    def accepted(self, peer: bytes, job_id: bytes, engine: str, flags: int = 0, ahead: int = 0) -> None:
+        """Send ACCEPTED, to whoever is there."""
+        if peer:
+            envelope = wire.pack_envelope(wire.ACCEPTED, job_id, flags=flags)
+            self.to_clients.append((peer, envelope, encode(Accepted(engine, ahead))))
+
     def refuse(
         self, peer: bytes, job_id: bytes, attempt: int, error: BusError, history: list[str] | None = None
     ) -> None:
-        """Send FAILED."""
+        """Send FAILED, to whoever is there."""
+        if not peer:
+            return
         envelope = wire.pack_envelope(wire.FAILED, job_id, attempt)
         self.to_clients.append((peer, envelope, encode(failed(error, history))))
 
@@ -95,5 +120,5 @@ class Ledger:
         move(job, state)
         del self.jobs[job.id]
         self.deadlines.discard(job.id, job.deadline)
-        job.client.jobs -= 1
+        self.charge(job, job.client, -1)
         job.worker = None

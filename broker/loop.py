@@ -39,7 +39,7 @@ _RETRY_PARKED_MS: Final = 10
 _IO_HWM: Final = 1000
 _BACKLOG: Final = 4096
 
-Handler = Callable[[bytes, bytes, Any, Any, float], None]
+Handler = Callable[[bytes, bytes, Any, Any, float], object]
 """(routing id, envelope, header, payload, now)"""
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 
 class JobState(IntEnum):
-    """Where a job is. The last three are terminal: one answer has gone to the submitter."""
+    """Where a job is. DONE, FAILED and CANCELLED are terminal: one answer has gone to the submitter."""
 
     QUEUED = 1
     ASSIGNED = 2
@@ -24,6 +24,8 @@ class JobState(IntEnum):
     DONE = 8
     FAILED = 16
     CANCELLED = 32
+    PUT_BY = 64
+    "Durable and not finished when the broker stopped: the journal has it, the next start goes on."
 
 
 class WorkerState(IntEnum):
@@ -36,16 +38,22 @@ class WorkerState(IntEnum):
 
 
 JOB_MOVES: Final[dict[int, int]] = {
-    JobState.QUEUED: JobState.ASSIGNED | JobState.FAILED | JobState.CANCELLED,
+    JobState.QUEUED: JobState.ASSIGNED | JobState.FAILED | JobState.CANCELLED | JobState.PUT_BY,
     JobState.ASSIGNED: JobState.QUEUED
     | JobState.RUNNING
     | JobState.DONE
     | JobState.FAILED
-    | JobState.CANCELLED,
-    JobState.RUNNING: JobState.QUEUED | JobState.DONE | JobState.FAILED | JobState.CANCELLED,
+    | JobState.CANCELLED
+    | JobState.PUT_BY,
+    JobState.RUNNING: JobState.QUEUED
+    | JobState.DONE
+    | JobState.FAILED
+    | JobState.CANCELLED
+    | JobState.PUT_BY,
     JobState.DONE: 0,
     JobState.FAILED: 0,
     JobState.CANCELLED: 0,
+    JobState.PUT_BY: 0,
 }
 WORKER_MOVES: Final[dict[int, int]] = {
     WorkerState.READY: WorkerState.DRAINING | WorkerState.GONE,

@@ -8,7 +8,7 @@ identity, so they can stand in sets and dicts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from ..common.messages import Ready, Submit
 from .lanes import Lanes
@@ -26,6 +26,12 @@ class Client:
     peer: bytes
     seen_at: float
     jobs: int = 0
+    size_bytes: int = 0
+    "What its open jobs take here: headers, texts and the records themselves."
+
+
+JOB_OVERHEAD_BYTES: Final = 1024
+"""Charged for each open job above its header and text: about what its records take."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,6 +46,7 @@ class Job:
     header: bytes
     submit: Submit
     payload: Payload
+    entered_at: float
     state: int = JobState.QUEUED
     attempt: int = 0
     "Number of the newest attempt; fences the results of older ones."
@@ -54,6 +61,31 @@ class Job:
     "Audio of an unfinished segment has been forwarded."
     progress_at: float = 0.0
     history: list[str] = field(default_factory=list[str])
+    started: bytes = b""
+    "The newest STARTED's header."
+    record: list[tuple[bytes, Any]] | None = field(default_factory=list["tuple[bytes, Any]"])
+    "STARTEDs and CHUNKs (envelope, frame) as forwarded, for a client that connects anew; None: too many."
+    record_whole: int = 0
+    "How much of the record is whole segments."
+    record_bytes: int = 0
+    chunks: int = 0
+    "CHUNKs of whole and unfinished segments that count, over all attempts."
+    chunks_whole: int = 0
+    audio_bytes: int = 0
+    audio_whole: int = 0
+    "The same in bytes."
+    watchers: list[bytes] = field(default_factory=list[bytes])
+    "Connections that asked for the result and are told when there is one."
+
+    @property
+    def durable(self) -> bool:
+        """Whether it stands in the journal and outlives its client."""
+        return self.submit.durable
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes while it is open."""
+        return len(self.header) + len(self.payload) + JOB_OVERHEAD_BYTES
 
 
 @dataclass(slots=True, eq=False)

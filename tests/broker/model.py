@@ -32,7 +32,7 @@ class Bus:
     """A core and everything it ever sent. `flush` is called after each step, as the loop does."""
 
     def __init__(self, strategy: Any = "lru", seed: int = 1, **settings: Any) -> None:
-        base = Broker(strategy=strategy, default_engine="tone")
+        base = Broker(strategy=strategy, default_engine="tone", journal=None)
         self.settings = msgspec.structs.replace(base, **settings)
         self.now = 1000.0
         self.core = BrokerCore(self.settings, random.Random(seed).randrange, self.now)

@@ -293,13 +293,30 @@ def test_the_same_submission_attaches_and_another_body_conflicts() -> None:
     assert bus.answer(job, b"c") == "open"
 
 
-def test_a_client_that_connects_anew_hears_the_job_from_the_start() -> None:
+def test_a_client_that_connects_anew_hears_again_what_it_missed() -> None:
     bus = Bus()
     bus.ready(b"w1")
     job = bus.submit(b"old")
     (key,) = bus.given(b"w1")
     bus.started(b"w1", key)
-    bus.chunk(b"w1", key, segment=0)
+    bus.chunk(b"w1", key, segment=0, audio=b"one!")
+    bus.submit(b"new", job)
+    bus.chunk(b"w1", key, segment=1, audio=b"two!")
+    bus.done(b"w1", key)
+    heard = bus.sent.to_client[b"new"]
+    kinds = [wire.KIND_NAMES[message[0][3]] for message in heard]
+    assert kinds == ["ACCEPTED", "STARTED", "CHUNK", "CHUNK", "DONE"]
+    assert [message[1] for message in heard if message[0][3] == wire.CHUNK] == [b"one!", b"two!"]
+    assert bus.core.ledger.totals["retried"] == 0, "one attempt was enough"
+
+
+def test_a_client_that_connects_anew_to_a_job_too_large_to_record_hears_it_from_the_start() -> None:
+    bus = Bus(result_cache_bytes=1000)
+    bus.ready(b"w1")
+    job = bus.submit(b"old")
+    (key,) = bus.given(b"w1")
+    bus.started(b"w1", key)
+    bus.chunk(b"w1", key, segment=0, audio=bytes(2000))
     bus.submit(b"new", job)
     bus.failed(b"w1", key, "cancelled")
     again = [m[0] for m in bus.sent.to_worker[b"w1"] if m[0][3] == wire.JOB][-1]

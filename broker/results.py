@@ -1,0 +1,216 @@
+"""Audio the broker still holds: of jobs under way, and of those that have just ended.
+
+A connection can break between a message's sending and its reading, and the client then asks again under the
+same id. What was forwarded of an open job is therefore recorded (by reference: the frames are those that were
+sent) and replayed to a client that connects anew; what has ended is kept a while and fetched page by page.
+All of it fits `result_cache_bytes`: the oldest results go first, and a job too large to be recorded is simply
+spoken again should its client come back. Sans-IO.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from ..common import wire
+from ..common.errors import BusError, Conflict
+from ..common.messages import Done, decode, encode
+from .ledger import Ledger
+from .tables import Job, Payload
+
+if TYPE_CHECKING:
+    from ..common.config import Broker as Settings
+
+FINISHED_OVERHEAD_BYTES: Final = 600
+"""Charged for each result above its frames."""
+FRAME_OVERHEAD_BYTES: Final = 200
+LARGEST_SHARE: Final = 4
+"""One job may take this part of the whole: 16 MiB of the default 64, six minutes of speech at 24 kHz."""
+
+
+@dataclass(slots=True, eq=False)
+class Finished:
+    """An ended job and its answer. `error` is None for one that ended well."""
+
+    header: bytes
+    payload: Payload
+    engine: str
+    attempt: int
+    started: bytes
+    chunks: list[tuple[int, int, Any]]
+    "(segment, flags, frame)"
+    answer: bytes
+    error: BusError | None
+    size_bytes: int
+    at: float
+
+
+class Results:
+    """The records of open jobs and the results of ended ones, by job id."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self.finished: OrderedDict[bytes, Finished] = OrderedDict()
+        self.size_bytes = 0
+        self._most_bytes = settings.result_cache_bytes
+        self._keep_s = settings.result_cache_s
+        self._ledger = ledger
+
+    # ---- jobs under way
+
+    def started(self, job: Job, envelope: bytes, header: bytes) -> None:
+        """Record a STARTED."""
+        job.started = header
+        if job.record is not None:
+            self._add(job, envelope, header)
+
+    def chunk(self, job: Job, envelope: bytes, payload: Payload) -> None:
+        """Record a CHUNK, or give the record up where it grows too large."""
+        job.chunks += 1
+        job.audio_bytes += len(payload)
+        if job.record is not None:
+            self._add(job, envelope, payload)
+            if job.record_bytes * LARGEST_SHARE > self._most_bytes or not self._make_room():
+                self.forget(job)
+        if envelope[23] & wire.SEGMENT_END:
+            job.chunks_whole = job.chunks
+            job.audio_whole = job.audio_bytes
+            job.record_whole = 0 if job.record is None else len(job.record)
+
+    def rewind(self, job: Job) -> None:
+        """Drop what is not of a whole segment: the next attempt speaks it again."""
+        job.chunks = job.chunks_whole
+        job.audio_bytes = job.audio_whole
+        if job.record is not None:
+            size = sum(len(frame) + FRAME_OVERHEAD_BYTES for _, frame in job.record[job.record_whole :])
+            del job.record[job.record_whole :]
+            job.record_bytes -= size
+            self.size_bytes -= size
+
+    def restart(self, job: Job) -> None:
+        """Drop everything: the next attempt begins with the first segment."""
+        self.forget(job)
+        job.record = []
+        job.segments_done = job.chunks = job.chunks_whole = job.audio_bytes = job.audio_whole = 0
+        job.mid_segment = False
+
+    def forget(self, job: Job) -> None:
+        """Give a job's record up."""
+        self.size_bytes -= job.record_bytes
+        job.record_bytes = job.record_whole = 0
+        job.record = None
+
+    def replay(self, job: Job) -> bool:
+        """Send all that was forwarded of an open job once more; False when it is not all here."""
+        if job.record is None:
+            return False
+        peer = job.client.peer
+        self._ledger.to_clients.extend((peer, *message) for message in job.record)
+        return True
+
+    def _add(self, job: Job, envelope: bytes, frame: Any) -> None:
+        size = len(frame) + FRAME_OVERHEAD_BYTES
+        job.record_bytes += size
+        self.size_bytes += size
+        if job.record is not None:
+            job.record.append((envelope, frame))
+
+    def _make_room(self) -> bool:
+        while self.size_bytes > self._most_bytes and self.finished:
+            self._drop(next(iter(self.finished)))
+        return self.size_bytes <= self._most_bytes
+
+    # ---- jobs that ended
+
+    def keep(self, job: Job, answer: bytes, error: BusError | None, now: float) -> bool:
+        """Keep an ended job's answer for a while; return whether there was room for it."""
+        record = job.record
+        self.forget(job)
+        chunks: list[tuple[int, int, Any]] = []
+        size = FINISHED_OVERHEAD_BYTES + job.size_bytes + len(answer)
+        if error is None:
+            if record is None:
+                return False
+            for envelope, frame in record:
+                if envelope[3] == wire.CHUNK:
+                    chunks.append((int.from_bytes(envelope[28:32]), envelope[23], frame))
+                    size += len(frame) + FRAME_OVERHEAD_BYTES
+        self.finished[job.id] = Finished(
+            job.header, job.payload, job.pool.engine, max(1, job.attempt), job.started, chunks, answer, error,
+            size, now,
+        )  # fmt: skip
+        self.size_bytes += size
+        return self._make_room()
+
+    def answer_again(self, job_id: bytes, peer: bytes, header: bytes, payload: Payload) -> bool:
+        """Answer a submission whose job has ended; False if that is not known. Raises `Conflict`."""
+        known = self.finished.get(job_id)
+        if known is None:
+            return False
+        if header != known.header or bytes(payload) != bytes(known.payload):
+            raise Conflict("this job id was used for another text or voice")
+        if known.error is None:
+            self._ledger.accepted(peer, job_id, known.engine, wire.ATTACHED | wire.STORED)
+        else:
+            self._failed_again(job_id, peer, known)
+        return True
+
+    def page(self, job_id: bytes, peer: bytes, first: int) -> bool:
+        """Send one page of a result, or its error; False if the job is not known."""
+        known = self.finished.get(job_id)
+        if known is None:
+            return False
+        if known.error is None:
+            chunks = known.chunks[first : first + wire.FETCH_CHUNKS]
+            over = first + len(chunks) >= len(known.chunks)
+            send_page(
+                self._ledger, peer, job_id, first, known.started, chunks, known.answer if over else None
+            )
+        else:
+            self._failed_again(job_id, peer, known)
+        return True
+
+    def sweep(self, now: float) -> None:
+        """Forget what is too old."""
+        while self.finished:
+            job_id, oldest = next(iter(self.finished.items()))
+            if now - oldest.at < self._keep_s:
+                return
+            self._drop(job_id)
+
+    def _failed_again(self, job_id: bytes, peer: bytes, known: Finished) -> None:
+        envelope = wire.pack_envelope(wire.FAILED, job_id, known.attempt)
+        self._ledger.to_clients.append((peer, envelope, known.answer))
+
+    def _drop(self, job_id: bytes) -> None:
+        self.size_bytes -= self.finished.pop(job_id).size_bytes
+
+
+def send_page(
+    ledger: Ledger,
+    peer: bytes,
+    job_id: bytes,
+    first: int,
+    started: bytes,
+    chunks: Sequence[tuple[int, int, Any]],
+    answer: bytes | None,
+) -> None:
+    """Send a page of a finished job: as one attempt, its chunks numbered from `first`."""
+    out = ledger.to_clients
+    if first == 0:
+        out.append((peer, wire.pack_envelope(wire.STARTED, job_id, 1), started))
+    for number, (segment, flags, frame) in enumerate(chunks, first):
+        out.append((peer, wire.pack_envelope(wire.CHUNK, job_id, 1, flags, number, segment), frame))
+    if answer is not None:
+        out.append((peer, wire.pack_envelope(wire.DONE, job_id, 1), answer))
+
+
+def whole_answer(job: Job, header: bytes) -> bytes:
+    """DONE's header for the whole result, where several attempts have spoken it."""
+    if job.attempt == 1:
+        return header
+    done = decode(header, Done)
+    return encode(msgspec.structs.replace(done, chunks=job.chunks, samples=job.audio_bytes // 2))
