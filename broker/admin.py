@@ -1,4 +1,4 @@
-"""What an operator can ask of a broker over the wire: its status, and to drain a worker.
+"""What can be asked of a broker over the wire: its status, its jobs, to cancel one, to drain a worker.
 
 Answers are MessagePack maps with stable keys; a long list comes in pages, so that no answer exceeds the
 payload limit however many workers there are.
@@ -6,13 +6,18 @@ payload limit however many workers there are.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ..common.errors import BadRequest, BusError
+from ..common import wire
+from ..common.errors import BadRequest, BusError, UnknownJob
 from ..common.messages import Admin, AdminReply, decode, encode
+from .durable import Kept, lookup
 from .states import JobState, WorkerState
+from .tables import Job
 
 if TYPE_CHECKING:
     from .core import BrokerCore
@@ -27,7 +32,7 @@ def answer(core: BrokerCore, peer: bytes, envelope: bytes, header: bytes, now: f
     request = decode(header, Admin)
     core.ledger.client(peer, now)
     try:
-        next_offset, document = _run(core, request, now)
+        next_offset, document = _run(core, peer, request, now)
         reply = AdminReply(ok=True, next_offset=next_offset)
     except BusError as error:
         document = {}
@@ -35,13 +40,104 @@ def answer(core: BrokerCore, peer: bytes, envelope: bytes, header: bytes, now: f
     core.to_clients.append((peer, envelope, encode(reply), _pack(document)))
 
 
-def _run(core: BrokerCore, request: Admin, now: float) -> tuple[int, dict[str, Any]]:
+def _run(core: BrokerCore, peer: bytes, request: Admin, now: float) -> tuple[int, dict[str, Any]]:
     if request.command == "status":
         return status(core, request.offset, now)
     if request.command == "drain":
         core.drain_worker(request.target)
         return 0, {"worker": request.target}
-    raise BadRequest(f"no admin command `{request.command}`: there are status and drain")
+    if request.command == "jobs":
+        return jobs(core, request.target, request.offset, now)
+    if request.command == "job":
+        return 0, _job(core, _job_id(request.target), now)
+    if request.command == "cancel":
+        if not core.cancel(peer, _job_id(request.target), now):
+            raise UnknownJob("no such job is open here: it never was, or it has ended")
+        return 0, {"id": request.target}
+    raise BadRequest(f"no admin command `{request.command}`: there are status, drain, jobs, job and cancel")
+
+
+def _job_id(target: str) -> bytes:
+    try:
+        job_id = bytes.fromhex(target)
+    except ValueError:
+        job_id = b""
+    if len(job_id) != wire.JOB_ID_BYTES:
+        raise BadRequest("a job's id has 32 hexadecimal digits")
+    return job_id
+
+
+def jobs(core: BrokerCore, state: str, offset: int, now: float) -> tuple[int, dict[str, Any]]:
+    """One page of the jobs that are open, and then of the durable ones that have ended."""
+    durables = core.durables
+    everything: Iterator[Job | Kept] = chain(
+        core.ledger.jobs.values(),
+        durables.ending.values(),
+        durables.ended.values(),
+        durables.fetched.values(),
+    )
+    wanted = (job for job in everything if not state or _state(job) == state)
+    page = [
+        _open(job, now) if isinstance(job, Job) else _kept(job, now)
+        for job in islice(wanted, offset, offset + PAGE)
+    ]
+    return (offset + PAGE if len(page) == PAGE else 0), {"jobs": page}
+
+
+def _job(core: BrokerCore, job_id: bytes, now: float) -> dict[str, Any]:
+    job = (
+        core.ledger.jobs.get(job_id) or core.durables.ending.get(job_id) or core.durables.pending.get(job_id)
+    )
+    if job is not None:
+        return _open(job, now)
+    return _kept(lookup(core.durables, job_id), now)
+
+
+def _state(job: Job | Kept) -> str:
+    if isinstance(job, Kept):
+        return job.state
+    if job.state == JobState.QUEUED:
+        return "queued"
+    return (
+        "running" if job.state in (JobState.ASSIGNED, JobState.RUNNING) else JobState(job.state).name.lower()
+    )
+
+
+def _open(job: Job, now: float) -> dict[str, Any]:
+    return {
+        "id": job.id.hex(),
+        "state": _state(job),
+        "durable": job.durable,
+        "engine": job.pool.engine,
+        "voice": job.submit.voice,
+        "tenant": job.submit.tenant,
+        "lane": job.submit.lane,
+        "characters": job.submit.characters,
+        "attempts": job.attempt,
+        "age_s": round(now - job.entered_at, 3),
+        "bytes": job.audio_bytes,
+        "code": "",
+        "message": "",
+    }
+
+
+def _kept(job: Kept, now: float) -> dict[str, Any]:
+    failure = job.failure
+    return {
+        "id": job.id.hex(),
+        "state": job.state,
+        "durable": True,
+        "engine": job.engine,
+        "voice": job.voice,
+        "tenant": job.tenant,
+        "lane": job.lane,
+        "characters": job.characters,
+        "attempts": job.attempts,
+        "age_s": round(now - job.since, 3),
+        "bytes": job.audio_bytes,
+        "code": failure.code if failure else "",
+        "message": failure.message if failure else "",
+    }
 
 
 def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..common.config import Config, load_config
-from ..common.errors import ConfigError
+from ..common.errors import ConfigError, StorageError
 from ..common.logging import setup_logging
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def main(config_file: str | None, **options: str | None) -> None:
     except ConfigError as error:
         click.echo(f"vc-broker: {error}", err=True)
         sys.exit(2)
+    except StorageError as error:
+        click.echo(f"vc-broker: {error}", err=True)
+        sys.exit(1)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         loop.stop()

@@ -102,6 +102,11 @@ class Durables:
         self._queue = queue
         self._end = end
 
+    @property
+    def busy(self) -> bool:
+        """Whether the journal's word is awaited on what somebody waits for."""
+        return bool(self.pending or self.ending)
+
     # ---- coming in
 
     def enter(self, job: Job, now: float) -> None:

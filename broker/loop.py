@@ -15,16 +15,19 @@ import random
 import socket as sockets
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 from zmq.backend import Socket as _Socket
 
 from ..common import wire
-from ..common.errors import ProtocolError
+from ..common.errors import BusError, ProtocolError
 from . import admin
 from .core import BrokerCore
+from .journal import Journal
 from .outbox import Outbox
+from .scribe import Scribe
 from .states import IllegalMoveError
 
 if TYPE_CHECKING:
@@ -35,8 +38,12 @@ BATCH: Final = 128
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _FRAMES: Final = {kind: 1 + header + payload for kind, (header, payload) in wire.SHAPES.items()}
 _LINGER_MS: Final = 2000
-_RETRY_PARKED_MS: Final = 10
+_LAST_WORDS_S: Final = 10.0
+"""How long the journal may take to write what is left at the end."""
+_RETRY_PARKED_MS: Final = 2
 _IO_HWM: Final = 1000
+_CLIENT_HWM: Final = 128
+"""Messages to one client that libzmq holds, 32 MiB at most: the rest waits where its bytes are counted."""
 _BACKLOG: Final = 4096
 
 Handler = Callable[[bytes, bytes, Any, Any, float], object]
@@ -57,22 +64,34 @@ class Loop:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         try:
-            self.frontend = self._bind(settings.frontend)
-            self.backend = self._bind(settings.backend)
+            self.frontend = self._bind(settings.frontend, _CLIENT_HWM)
+            self.backend = self._bind(settings.backend, _IO_HWM)
         except zmq.ZMQError:
             self.close()
             raise
         self._from_clients = _Socket.recv.__get__(self.frontend)
         self._from_workers = _Socket.recv.__get__(self.backend)
-        self._client_out = Outbox(self.frontend)
+        self._client_out = Outbox(
+            self.frontend, settings.max_unsent_bytes_per_client, settings.max_unsent_bytes
+        )
         self._worker_out = Outbox(self.backend)
+        self._journal = None if settings.journal is None else Journal(Path(settings.journal))
+        self._scribe: Scribe | None = None
+        self.core.durables.wall_offset = time.time() - self._clock()
         self._stops = 0
         self._stop_by: float | None = None
         core = self.core
+        if self._journal is not None and self._journal.exists:
+            try:
+                self._open_journal()
+            except BusError:
+                self.close()
+                raise
         self._client_handlers: dict[int, Handler] = {
             wire.SUBMIT: core.submit,
             wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
             wire.CANCEL: lambda peer, env, _h, _p, now: core.cancel(peer, env[4:20], now),
+            wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
             wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now),
         }
         self._worker_handlers: dict[int, Handler] = {
@@ -88,11 +107,11 @@ class Loop:
             wire.GOODBYE: lambda peer, _e, _h, _p, now: core.worker_leaves(peer, "said goodbye", now),
         }
 
-    def _bind(self, endpoint: str) -> zmq.Socket[bytes]:
+    def _bind(self, endpoint: str, sndhwm: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
         socket.router_mandatory = True
         socket.maxmsgsize = wire.MAX_FRAME_BYTES
-        socket.sndhwm = socket.rcvhwm = _IO_HWM
+        socket.sndhwm, socket.rcvhwm = sndhwm, _IO_HWM
         socket.backlog = _BACKLOG
         socket.linger = _LINGER_MS
         try:
@@ -111,8 +130,11 @@ class Loop:
     def stop(self) -> None:
         """Begin to drain; called again, leave at once. Safe in a signal handler."""
         self._stops += 1
+        self._wake()
+
+    def _wake(self) -> None:
         try:
-            self._wake_in.send(b"s")
+            self._wake_in.send(b"w")
         except (BlockingIOError, OSError):
             return  # the pipe is full of wake-ups already, or closed
 
@@ -138,11 +160,15 @@ class Loop:
                 if self.frontend in events:
                     self._drain(self._from_clients, self._client_handlers, now, from_worker=False)
                 if now >= self.core.next_deadline():
+                    # The wall clock may be set while we run; it must not be asked for every message.
+                    self.core.durables.wall_offset = time.time() - now
                     self.core.tick(now)
                 self._send(now)
             self.core.abort()
             self._send(self._clock())
         finally:
+            if self._scribe is not None and not self._scribe.close(_LAST_WORDS_S):
+                log.error("the journal did not finish in time: durable jobs may be spoken once more")
             self.close()
 
     def close(self) -> None:
@@ -165,7 +191,10 @@ class Loop:
 
     def _on_wake(self, now: float) -> None:
         self._wake_out.recv(1024)
-        if self._stop_by is None:
+        if self._scribe is not None:
+            for entry, outcome in self._scribe.take():
+                self.core.journalled(entry, outcome, now)
+        if self._stops and self._stop_by is None:
             log.info("stopping: %d jobs open", len(self.core.ledger.jobs))
             self._stop_by = now + self.core.settings.drain_timeout_s
             self.core.begin_drain()
@@ -173,8 +202,10 @@ class Loop:
     def _finished(self) -> bool:
         if self._stops == 0 or self._stop_by is None:
             return False
-        over = self._stops > 1 or self._clock() >= self._stop_by
-        return over or not (self.core.ledger.jobs or self._client_out.waiting)
+        if self._stops > 1 or self._clock() >= self._stop_by:
+            return True
+        core = self.core
+        return not (core.ledger.jobs or core.durables.busy or self._client_out.waiting)
 
     def _drain(
         self, recv: Callable[..., Any], handlers: dict[int, Handler], now: float, *, from_worker: bool
@@ -239,3 +270,34 @@ class Loop:
             core.worker_leaves(peer, "unreachable", now)
         for peer in gone_clients:
             core.client_gone(peer)
+        if self._client_out.slow:
+            for peer in self._client_out.slow:
+                core.client_slow(peer)
+            self._client_out.slow.clear()
+        if core.to_journal:
+            self._write_down()
+
+    def _write_down(self) -> None:
+        """Hand the core's entries to the journal's thread; the first ones make the journal."""
+        core = self.core
+        entries = core.to_journal.copy()
+        core.to_journal.clear()
+        if self._scribe is None:
+            try:
+                self._open_journal()
+            except BusError as error:
+                log.error("%s", error)  # noqa: TRY400 - the sentence says it all
+                now = self._clock()
+                for entry in entries:
+                    core.journalled(entry, error, now)
+                return
+        if self._scribe is not None:
+            self._scribe.put(entries)
+            core.durables.behind_bytes = self._scribe.backlog_bytes
+
+    def _open_journal(self) -> None:
+        """Open the journal and take up what it knows. Raises `ConfigError` and `StorageError`."""
+        if self._journal is not None:
+            found = self._journal.open()
+            self._scribe = Scribe(self._journal, self._wake)
+            self.core.recover(found, self._clock())

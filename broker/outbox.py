@@ -2,8 +2,8 @@
 
 A ROUTER without MANDATORY drops silently; with it, a full peer raises EAGAIN and a vanished one EHOSTUNREACH,
 both on the routing id, before anything of the message is gone. What a full peer cannot take yet is parked in
-order and tried again; a peer that lets too many bytes pile up is reported lost, so one slow reader costs
-bounded memory and stalls nobody.
+order and tried again. A peer that lets too many bytes pile up is cut off, what waits for it is dropped, and
+when all peers together do, the one with the most is: a slow reader costs bounded memory and stalls nobody.
 """
 
 from __future__ import annotations
@@ -19,18 +19,25 @@ from .ledger import Out
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
-MAX_PARKED_BYTES: Final = 64 * 1024 * 1024
+_MANY: Final = 1 << 62
 
 
 class Outbox:
     """Sends bursts of (routing id, frame, …) over one ROUTER."""
 
-    def __init__(self, socket: zmq.Socket[bytes], max_parked_bytes: int = MAX_PARKED_BYTES) -> None:
+    def __init__(
+        self, socket: zmq.Socket[bytes], max_per_peer_bytes: int = _MANY, max_bytes: int = _MANY
+    ) -> None:
         # pyzmq's compiled base class: 0.55 µs for three frames, where send_multipart takes 4.
         self._send = _Socket.send.__get__(socket)
         self._parked: dict[bytes, deque[tuple[bytes, ...]]] = {}
         self._parked_bytes: dict[bytes, int] = {}
-        self._max_parked_bytes = max_parked_bytes
+        self._max_per_peer_bytes = max_per_peer_bytes
+        self._max_bytes = max_bytes
+        self.parked_bytes = 0
+        "What waits for all peers."
+        self.slow: list[bytes] = []
+        "Peers that were cut off since this list was last emptied."
 
     @property
     def waiting(self) -> bool:
@@ -43,7 +50,7 @@ class Outbox:
         parked = self._parked
         for message in messages:
             if (parked and message[0] in parked) or not self._try(message, gone):
-                self._park(message, gone)
+                self._park(message)
         messages.clear()
         return gone
 
@@ -52,7 +59,7 @@ class Outbox:
         gone: list[bytes] = []
         for peer, queue in list(self._parked.items()):
             while queue and self._try(queue[0], gone):
-                self._parked_bytes[peer] -= sum(map(len, queue.popleft()))
+                self._count(peer, -sum(map(len, queue.popleft())))
             if not queue or peer in gone:
                 self._drop(peer)
         return gone
@@ -77,16 +84,23 @@ class Outbox:
         send(frame, _NOBLOCK, frame.__class__ is bytes)
         return True
 
-    def _park(self, message: tuple[bytes, ...], gone: list[bytes]) -> None:
+    def _park(self, message: tuple[bytes, ...]) -> None:
         peer = message[0]
-        size = self._parked_bytes.get(peer, 0) + sum(map(len, message))
-        if size > self._max_parked_bytes:
-            self._drop(peer)
-            gone.append(peer)
-            return
-        self._parked_bytes[peer] = size
         self._parked.setdefault(peer, deque()).append(message)
+        self._count(peer, sum(map(len, message)))
+        if self._parked_bytes[peer] > self._max_per_peer_bytes:
+            self._cut_off(peer)
+        elif self.parked_bytes > self._max_bytes:
+            self._cut_off(max(self._parked_bytes, key=self._parked_bytes.__getitem__))
+
+    def _cut_off(self, peer: bytes) -> None:
+        self._drop(peer)
+        self.slow.append(peer)
+
+    def _count(self, peer: bytes, size_bytes: int) -> None:
+        self._parked_bytes[peer] = self._parked_bytes.get(peer, 0) + size_bytes
+        self.parked_bytes += size_bytes
 
     def _drop(self, peer: bytes) -> None:
         self._parked.pop(peer, None)
-        self._parked_bytes.pop(peer, None)
+        self.parked_bytes -= self._parked_bytes.pop(peer, 0)

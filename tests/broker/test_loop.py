@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import msgpack
@@ -65,8 +66,9 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 class Running:
     """A loop in a thread, and peers for it."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], journal: str | None = None) -> None:
         broker = Broker(
+            journal=journal,
             frontend="tcp://127.0.0.1:*",
             backend="tcp://127.0.0.1:*",
             default_engine="tone",
@@ -86,6 +88,12 @@ class Running:
         peer.ready(name, **fields)
         return peer
 
+    def close(self) -> None:
+        self.loop.stop()
+        self.loop.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
     def status(self) -> dict[str, Any]:
         client = self.client()
         client.send(wire.ADMIN, pack(["status"]), sequence=7)
@@ -99,10 +107,7 @@ class Running:
 def bus(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Running]:
     running = Running(context)
     yield running
-    running.loop.stop()
-    running.loop.stop()
-    running.thread.join(10)
-    assert not running.thread.is_alive()
+    running.close()
 
 
 def test_a_conversation_written_and_read_with_plain_msgpack(bus: Running) -> None:
@@ -216,18 +221,81 @@ def test_a_reader_that_stands_still_stalls_nobody_and_gets_all_in_order(bus: Run
         worker.recv(wire.JOB)
     slow_job, quick_job = jobs
     chunk = os.urandom(60_000)
-    for number in range(1500):
+    for number in range(500):
         worker.send(wire.CHUNK, chunk, job=slow_job, attempt=1, sequence=number)
-    worker.send(wire.DONE, pack([1500, 0]), job=slow_job, attempt=1)
+    worker.send(wire.DONE, pack([500, 0]), job=slow_job, attempt=1)
     worker.send(wire.DONE, pack([0, 0]), job=quick_job, attempt=1)
     assert [quick.recv()[0][3] for _ in range(2)] == [wire.ACCEPTED, wire.DONE]
     assert bus.loop._client_out.waiting, "the test must fill the pipe, or it shows nothing"
     assert slow.recv()[0][3] == wire.ACCEPTED
-    for number in range(1500):
+    for number in range(500):
         envelope, payload = slow.recv()
         assert int.from_bytes(envelope[24:28]) == number
         assert payload == chunk
     assert slow.recv()[0][3] == wire.DONE
+
+
+def test_a_reader_past_its_budget_is_cut_off_until_it_connects_anew(bus: Running) -> None:
+    """200 MB for somebody who does not read must cost neither memory nor the others."""
+    worker, slow, quick = bus.worker(slots=2), bus.client(rcvhwm=1), bus.client()
+    job = slow.submit()
+    worker.recv(wire.JOB)
+    chunk = bytes(wire.MAX_PAYLOAD_BYTES)
+    for number in range(800):
+        worker.send(wire.CHUNK, chunk, job=job, attempt=1, sequence=number)
+    assert worker.recv(wire.CANCEL)[0][4:20] == job
+    quick_job = quick.submit()
+    worker.recv(wire.JOB)
+    worker.send(wire.DONE, pack([0, 0]), job=quick_job, attempt=1)
+    assert [quick.recv()[0][3] for _ in range(2)] == [wire.ACCEPTED, wire.DONE]
+    slow.send(wire.PING)
+    slow.send(wire.SUBMIT, pack(["tone"]), b"ignored", job=os.urandom(16))
+    anew = bus.client()
+    assert anew.submit(job) == job
+    assert anew.recv()[0][3] == wire.ACCEPTED
+    status = bus.status()
+    assert status["totals"]["slow_consumers"] == 1
+    assert status["jobs"]["open"] == 1, "nothing of the one that was cut off"
+
+
+def test_a_durable_job_outlives_its_client_and_its_broker(context: zmq.Context[Any], tmp_path: Path) -> None:
+    """Promised only when written down; spoken after the restart; fetched from another connection."""
+    first = Running(context, journal=str(tmp_path / "state"))
+    submitter = first.client()
+    job = os.urandom(16)
+    submitter.send(wire.SUBMIT, pack(["tone", "amber", "en", "batch", "", 5, 1.0, True]), b"hello", job=job)
+    assert submitter.recv()[0][3] == wire.ACCEPTED
+    submitter.socket.close(0)
+    first.close()
+
+    second = Running(context, journal=str(tmp_path / "state"))
+    worker, reader = second.worker(), second.client()
+    envelope, _, text = worker.recv(wire.JOB)
+    assert (envelope[4:20], text) == (job, b"hello")
+    reader.send(wire.FETCH, job=job)
+    watching = reader.recv()[0]
+    assert (watching[3], watching[23]) == (wire.ACCEPTED, wire.ATTACHED)
+    attempt = int.from_bytes(envelope[20:22])
+    worker.send(wire.STARTED, pack(["w", "tone", 24_000, 1]), job=job, attempt=attempt)
+    audio = [os.urandom(10_000) for _ in range(100)]
+    for number, chunk in enumerate(audio):
+        worker.send(wire.CHUNK, chunk, job=job, attempt=attempt, sequence=number, value=0)
+    worker.send(wire.DONE, pack([100, 500_000]), job=job, attempt=attempt)
+    stored = reader.recv()[0]
+    assert (stored[3], stored[23]) == (wire.ACCEPTED, wire.ATTACHED | wire.STORED)
+    second.close()
+
+    third = Running(context, journal=str(tmp_path / "state"))
+    reader = third.client()
+    reader.send(wire.FETCH, job=job)
+    assert reader.recv()[0][3] == wire.STARTED
+    page = [reader.recv() for _ in range(wire.FETCH_CHUNKS)]
+    reader.send(wire.FETCH, job=job, sequence=wire.FETCH_CHUNKS)
+    page += [reader.recv() for _ in range(100 - wire.FETCH_CHUNKS)]
+    assert [frames[1] for frames in page] == audio
+    assert [int.from_bytes(frames[0][24:28]) for frames in page] == list(range(100))
+    assert reader.recv()[0][3] == wire.DONE
+    third.close()
 
 
 def test_status_pages_through_many_workers(bus: Running) -> None:

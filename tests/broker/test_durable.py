@@ -1,0 +1,228 @@
+"""Durable jobs in the core: promised when written down, alive without a client, fetched by id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.broker.model import DONE, Bus
+from voicebus.broker.entries import (
+    Audio,
+    Dropped,
+    Ended,
+    Entered,
+    Entry,
+    Fetched,
+    Page,
+    Read,
+    Recovered,
+    Rewound,
+)
+from voicebus.common import wire
+from voicebus.common.errors import StorageError
+from voicebus.common.messages import Submit, encode
+
+
+class Written(Bus):
+    """A bus whose journal says yes when it is asked to."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(journal="somewhere", **settings)
+
+    def write(self, error: StorageError | None = None) -> list[Entry]:
+        entries = self.core.to_journal.copy()
+        self.core.to_journal.clear()
+        for entry in entries:
+            self.core.journalled(entry, error, self.now)
+        self.settle()
+        return entries
+
+    def fetch(self, job: bytes, client: bytes = b"f", first: int = 0) -> None:
+        self.core.fetch(client, wire.pack_envelope(wire.FETCH, job, sequence=first), self.now)
+        self.settle()
+
+    def heard(self, client: bytes) -> list[str]:
+        names: list[str] = []
+        for message in self.sent.to_client[client]:
+            flags = message[0][23] if message[0][3] == wire.ACCEPTED else 0
+            names.append(wire.KIND_NAMES[message[0][3]] + {0: "", 4: "+ATTACHED", 12: "+STORED"}[flags])
+        return names
+
+
+def test_nothing_is_promised_before_it_stands() -> None:
+    bus = Written()
+    bus.ready(b"w")
+    job = bus.submit(durable=True)
+    assert bus.heard(b"c") == []
+    assert bus.given(b"w") == []
+    (entry,) = bus.write()
+    assert isinstance(entry, Entered)
+    assert (entry.job, entry.text, entry.budget_s) == (job, b"hi", bus.settings.durable_deadline_s)
+    assert bus.heard(b"c") == ["ACCEPTED"]
+    assert len(bus.given(b"w")) == 1
+
+
+def test_what_cannot_be_written_is_refused() -> None:
+    bus = Written()
+    job = bus.submit(durable=True)
+    bus.write(StorageError("full"))
+    assert bus.answer(job) == "storage_error"
+    assert not bus.core.ledger.jobs
+
+
+def test_a_durable_job_goes_on_without_its_client_and_is_fetched_by_another() -> None:
+    bus = Written()
+    bus.ready(b"w")
+    job = bus.submit(durable=True, flags=wire.STREAM)
+    bus.write()
+    bus.core.client_gone(b"c")
+    (key,) = bus.given(b"w")
+    bus.started(b"w", key)
+    bus.chunk(b"w", key, audio=b"ab")
+    bus.fetch(job)
+    assert bus.heard(b"f") == ["ACCEPTED+ATTACHED"]
+    bus.done(b"w", key)
+    assert bus.heard(b"f") == ["ACCEPTED+ATTACHED"], "not before the answer stands"
+    audio, ended = bus.write()
+    assert isinstance(audio, Audio)
+    assert isinstance(ended, Ended)
+    assert (audio.pcm, ended.state, ended.answer) == (b"ab", "done", DONE)
+    assert bus.heard(b"f")[1:] == ["ACCEPTED+STORED"]
+    bus.fetch(job)
+    (read,) = bus.core.to_journal
+    bus.core.to_journal.clear()
+    assert read == Read(job, b"f", 0, wire.FETCH_CHUNKS)
+    bus.core.journalled(read, Page(b"s", [(0, 2, b"ab")], DONE), bus.now)
+    bus.settle()
+    assert bus.heard(b"f")[2:] == ["STARTED", "CHUNK", "DONE"]
+    assert [type(entry) for entry in bus.write()] == [Fetched]
+    assert bus.heard(b"c") == ["ACCEPTED"]
+
+
+def test_a_lost_attempt_rewinds_the_spool_to_whole_segments() -> None:
+    bus = Written()
+    bus.ready(b"w1")
+    bus.submit(durable=True)
+    bus.write()
+    (key,) = bus.given(b"w1")
+    bus.started(b"w1", key)
+    bus.chunk(b"w1", key, segment=0)
+    bus.chunk(b"w1", key, segment=1, end=False)
+    bus.core.worker_leaves(b"w1", "died", bus.now)
+    entries = bus.write()
+    rewound = [entry for entry in entries if isinstance(entry, Rewound)]
+    assert rewound == [Rewound(key[:16], 1)]
+
+
+@pytest.mark.parametrize("moment", ["pending", "queued", "running"])
+def test_cancel_reaches_a_durable_job_everywhere(moment: str) -> None:
+    bus = Written()
+    job = bus.submit(durable=True)
+    if moment != "pending":
+        bus.write()
+    if moment == "running":
+        bus.ready(b"w")
+    bus.cancel(job, b"other")
+    assert bus.answer(job) == "cancelled"
+    bus.write()
+    assert not bus.core.ledger.jobs
+    assert not bus.core.durables.pending
+
+
+def test_the_same_id_again_attaches_or_conflicts_at_every_station() -> None:
+    bus = Written()
+    job = bus.submit(durable=True)
+    bus.submit(b"d", job, durable=True)
+    bus.submit(b"e", job, durable=True, text=b"other")
+    assert bus.answer(job, b"e") == "conflict"
+    bus.write()
+    assert bus.heard(b"d") == ["ACCEPTED"], "the answer goes to who asked last"
+    bus.ready(b"w")
+    (key,) = bus.given(b"w")
+    bus.done(b"w", key)
+    bus.submit(b"g", job, durable=True)
+    bus.write()
+    assert bus.heard(b"g") == ["ACCEPTED+ATTACHED", "ACCEPTED+STORED"]
+    bus.submit(b"h", job, durable=True)
+    assert bus.heard(b"h") == ["ACCEPTED+STORED"]
+    bus.submit(b"i", job, durable=True, text=b"other")
+    assert bus.answer(job, b"i") == "conflict"
+
+
+def test_a_stop_leaves_durable_jobs_to_the_next_start() -> None:
+    bus = Written()
+    bus.ready(b"w")
+    running, waiting = bus.submit(durable=True), bus.submit(durable=True)
+    bus.write()
+    assert bus.given(b"w")[0][:16] == running
+    bus.core.begin_drain()
+    bus.core.abort()
+    bus.settle()
+    assert bus.answer(running) == bus.answer(waiting) == "open"
+    assert bus.core.ledger.totals["put_by"] == 2
+    assert not any(isinstance(entry, Ended | Dropped) for entry in bus.write())
+
+
+def test_recovery_takes_up_what_waited_and_answers_for_what_had_ended() -> None:
+    bus = Written()
+    header = encode(Submit("tone", durable=True))
+    waited = Recovered(bytes(15) + b"1", header, b"hi", 100.0, 5000.0, "queued", 2, 2, ("one", "two"))
+    ended = Recovered(bytes(15) + b"2", header, b"hi", 100.0, 5000.0, "done", answer=DONE, ended_at=5010.0)
+    torn = Recovered(bytes(15) + b"3", b"\xc1", b"hi", 100.0, 5000.0, "queued")
+    bus.core.durables.wall_offset = 5050.0 - bus.now
+    bus.core.recover([waited, ended, torn], bus.now)
+    bus.settle()
+    assert bus.core.ledger.jobs[waited.job].deadline == bus.now + 50.0
+    assert bus.write() == [Dropped(torn.job)]
+    bus.ready(b"w")
+    (key,) = bus.given(b"w")
+    assert key == waited.job + b"\0\3", "attempts are counted on"
+    bus.failed(b"w", key, "worker_lost")
+    bus.fetch(waited.job, b"f")
+    bus.write()
+    bus.fetch(waited.job, b"g")
+    assert bus.answer(waited.job, b"g") == "poison_job"
+    bus.fetch(ended.job, b"h")
+    assert bus.core.to_journal == [Read(ended.job, b"h", 0, wire.FETCH_CHUNKS)]
+
+
+@pytest.mark.parametrize(("jump_s", "left_s"), [(-10_000.0, 100.0), (30.0, 70.0), (10_000.0, 0.0)])
+def test_a_wall_clock_that_jumps_gives_no_job_more_than_its_time(jump_s: float, left_s: float) -> None:
+    bus = Written()
+    found = Recovered(bytes(15) + b"1", encode(Submit("tone", durable=True)), b"hi", 100.0, 5000.0, "queued")
+    bus.core.durables.wall_offset = 5000.0 + jump_s - bus.now
+    bus.core.recover([found], bus.now)
+    assert bus.core.ledger.jobs[found.job].deadline == bus.now + left_s
+
+
+def test_results_expire_sooner_once_fetched() -> None:
+    bus = Written(keep_results_s=100.0, keep_fetched_s=10.0)
+    bus.ready(b"w")
+    jobs = [bus.submit(durable=True) for _ in range(2)]
+    bus.write()
+    for _ in jobs:
+        key = next(iter(bus.core.members.by_peer[b"w"].inflight))
+        bus.done(b"w", key)
+    bus.write()
+    read = Read(jobs[0], b"f", 0, 64)
+    bus.core.journalled(read, Page(b"", [], DONE), bus.now)
+    bus.write()
+    bus.pass_time(11, b"w")
+    assert bus.write() == [Dropped(jobs[0])]
+    bus.pass_time(90, b"w")
+    assert bus.write() == [Dropped(jobs[1])]
+    bus.fetch(jobs[1])
+    assert bus.answer(jobs[1], b"f") == "unknown_job"
+
+
+def test_a_disk_that_cannot_keep_up_ends_the_job_instead_of_filling_memory() -> None:
+    bus = Written()
+    bus.ready(b"w")
+    job = bus.submit(durable=True)
+    bus.write()
+    (key,) = bus.given(b"w")
+    bus.core.durables.behind_bytes = bus.settings.max_unsent_bytes * 2 + 1
+    bus.chunk(b"w", key)
+    assert bus.answer(job) == "storage_error"
+    assert bus.answer(bus.submit(durable=True)) == "overloaded"
