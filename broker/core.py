@@ -39,7 +39,7 @@ from .pools import RETRY_AFTER_S, Pools
 from .results import Results, whole_answer
 from .retry import verdict
 from .states import JobState
-from .tables import JOB_OVERHEAD_BYTES, Client, Job, Payload, Worker
+from .tables import Client, Job, Payload, Worker, size_of
 
 if TYPE_CHECKING:
     from ..common.config import Broker as Settings
@@ -114,12 +114,13 @@ class BrokerCore:
             raise BadRequest("the text is empty: give at least one word to speak")
         if self.draining:
             raise _stopping()
-        self.admission.check(client, len(header) + len(payload) + JOB_OVERHEAD_BYTES)
+        size_bytes = size_of(header, payload)
+        self.admission.check(client, size_bytes)
         pool = self.pools.choose(submit.engine or self.settings.default_engine, now)
         budget_ms = int.from_bytes(envelope[28:32])
         deadline = now + self.admission.budget_s(submit, budget_ms)
         flags = envelope[23] & wire.STREAM
-        job = Job(job_id, client, pool, flags, deadline, header, submit, payload, entered_at=now)
+        job = Job(job_id, client, pool, flags, deadline, header, submit, payload, now, size_bytes)
         if submit.durable:
             self.durables.enter(job, now)
         else:
@@ -227,6 +228,7 @@ class BrokerCore:
         pool = self.pools.of(submit.engine or self.settings.default_engine, now)
         job = Job(
             found.job, self.nobody, pool, 0, deadline, found.header, submit, found.text, entered_at=now,
+            size_bytes=size_of(found.header, found.text),
             attempt=found.attempt, losses=found.losses, history=list(found.history),
         )  # fmt: skip
         self.ledger.open(job)

@@ -69,7 +69,7 @@ class Ledger:
 
     def charge(self, job: Job, client: Client, sign: int) -> None:
         """Put a job on a client's account, or take it off."""
-        size = sign * job.size_bytes
+        size = job.size_bytes if sign > 0 else -job.size_bytes
         client.jobs += sign
         client.size_bytes += size
         self.size_bytes += size

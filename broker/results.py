@@ -41,8 +41,8 @@ class Finished:
     engine: str
     attempt: int
     started: bytes
-    chunks: list[tuple[int, int, Any]]
-    "(segment, flags, frame)"
+    record: list[tuple[bytes, Any]]
+    "STARTEDs and CHUNKs as they were sent."
     answer: bytes
     error: BusError | None
     size_bytes: int
@@ -56,6 +56,7 @@ class Results:
         self.finished: OrderedDict[bytes, Finished] = OrderedDict()
         self.size_bytes = 0
         self._most_bytes = settings.result_cache_bytes
+        self._largest_bytes = settings.result_cache_bytes // LARGEST_SHARE
         self._keep_s = settings.result_cache_s
         self._ledger = ledger
 
@@ -73,7 +74,9 @@ class Results:
         job.audio_bytes += len(payload)
         if job.record is not None:
             self._add(job, envelope, payload)
-            if job.record_bytes * LARGEST_SHARE > self._most_bytes or not self._make_room():
+            if job.record_bytes > self._largest_bytes or (
+                self.size_bytes > self._most_bytes and not self._make_room()
+            ):
                 self.forget(job)
         if envelope[23] & wire.SEGMENT_END:
             job.chunks_whole = job.chunks
@@ -127,23 +130,22 @@ class Results:
 
     def keep(self, job: Job, answer: bytes, error: BusError | None, now: float) -> bool:
         """Keep an ended job's answer for a while; return whether there was room for it."""
-        record = job.record
-        self.forget(job)
-        chunks: list[tuple[int, int, Any]] = []
-        size = FINISHED_OVERHEAD_BYTES + job.size_bytes + len(answer)
-        if error is None:
-            if record is None:
-                return False
-            for envelope, frame in record:
-                if envelope[3] == wire.CHUNK:
-                    chunks.append((int.from_bytes(envelope[28:32]), envelope[23], frame))
-                    size += len(frame) + FRAME_OVERHEAD_BYTES
+        record, size = job.record, job.record_bytes
+        if error is not None:
+            self.forget(job)
+            record, size = [], 0
+        elif record is None:
+            return False
+        else:
+            job.record, job.record_bytes = None, 0
+            self.size_bytes -= size
+        size += FINISHED_OVERHEAD_BYTES + job.size_bytes
         self.finished[job.id] = Finished(
-            job.header, job.payload, job.pool.engine, max(1, job.attempt), job.started, chunks, answer, error,
+            job.header, job.payload, job.pool.engine, job.attempt or 1, job.started, record, answer, error,
             size, now,
         )  # fmt: skip
         self.size_bytes += size
-        return self._make_room()
+        return self.size_bytes <= self._most_bytes or self._make_room()
 
     def answer_again(self, job_id: bytes, peer: bytes, header: bytes, payload: Payload) -> bool:
         """Answer a submission whose job has ended; False if that is not known. Raises `Conflict`."""
@@ -164,8 +166,12 @@ class Results:
         if known is None:
             return False
         if known.error is None:
-            chunks = known.chunks[first : first + wire.FETCH_CHUNKS]
-            over = first + len(chunks) >= len(known.chunks)
+            every = [message for message in known.record if message[0][3] == wire.CHUNK]
+            chunks = [
+                (int.from_bytes(envelope[28:32]), envelope[23], frame)
+                for envelope, frame in every[first : first + wire.FETCH_CHUNKS]
+            ]
+            over = first + len(chunks) >= len(every)
             send_page(
                 self._ledger, peer, job_id, first, known.started, chunks, known.answer if over else None
             )

@@ -34,6 +34,11 @@ JOB_OVERHEAD_BYTES: Final = 1024
 """Charged for each open job above its header and text: about what its records take."""
 
 
+def size_of(header: bytes, payload: Payload) -> int:
+    """What a job with these frames is charged for."""
+    return len(header) + len(payload) + JOB_OVERHEAD_BYTES
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """One accepted job until its terminal answer."""
@@ -47,6 +52,8 @@ class Job:
     submit: Submit
     payload: Payload
     entered_at: float
+    size_bytes: int
+    "What it takes while it is open."
     state: int = JobState.QUEUED
     attempt: int = 0
     "Number of the newest attempt; fences the results of older ones."
@@ -81,11 +88,6 @@ class Job:
     def durable(self) -> bool:
         """Whether it stands in the journal and outlives its client."""
         return self.submit.durable
-
-    @property
-    def size_bytes(self) -> int:
-        """What it takes while it is open."""
-        return len(self.header) + len(self.payload) + JOB_OVERHEAD_BYTES
 
 
 @dataclass(slots=True, eq=False)
