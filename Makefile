@@ -34,7 +34,7 @@ models: $(VENV)/run.stamp  ## the model files, pinned by hash; at once when they
 	$(BIN)/vc models pull kokoro
 
 clean:  ## everything that was made here; the model cache stays
-	rm -rf $(VENV) build dist out logs .cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist out logs state .cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/python.stamp:
