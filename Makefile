@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench models clean
+.PHONY: demo test check format bench chaos models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -29,6 +29,9 @@ bench: $(VENV)/run.stamp models  ## what the bus costs, and how well voices are 
 	$(BIN)/python -m bench.bus
 	$(BIN)/python -m bench.first_audio
 	$(BIN)/python bench/cloning.py --scratch out/cloning
+
+chaos: $(VENV)/test.stamp  ## 5,000 jobs while processes are killed and connections broken (two minutes)
+	$(BIN)/python -m tests.chaos --jobs 5000 --faults 36
 
 models: $(VENV)/run.stamp  ## the model files, pinned by hash; at once when they are here
 	$(BIN)/vc models pull kokoro
