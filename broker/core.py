@@ -93,7 +93,7 @@ class BrokerCore:
         try:
             known = self._jobs.get(job_id)
             if known is not None:
-                self._attach(known, client, header, payload, now)
+                self._attach(known, client, envelope[23] & wire.ANEW != 0, header, payload, now)
             elif not (
                 self.results.answer_again(job_id, peer, header, payload)
                 or self.durables.submitted_again(job_id, client, header, payload)
@@ -139,18 +139,20 @@ class BrokerCore:
         if self.draining:
             self._put_by_or_end(job)
 
-    def _attach(self, job: Job, client: Client, header: bytes, payload: Payload, now: float) -> None:
+    def _attach(
+        self, job: Job, client: Client, anew: bool, header: bytes, payload: Payload, now: float
+    ) -> None:
         """The same id again: a client whose connection or answer was lost."""
         if header != job.header or bytes(payload) != bytes(job.payload):
             raise Conflict("this job id is in use for another text or voice")
         self.ledger.totals["attached"] += 1
         self.ledger.accepted(client.peer, job.id, job.pool.engine, wire.ATTACHED)
-        if client is not job.client:
+        if client is not job.client or anew:
             self.ledger.give_to(job, client)
             if not self.results.replay(job):
                 # What the old connection was sent is lost to the new one: begin again, at no one's cost.
                 self.results.restart(job)
-                self._abandon(job, "its client connected anew", counted=False)
+                self._abandon(job, "its client lost what it had", counted=False)
 
     def fetch(self, peer: bytes, envelope: bytes, now: float) -> None:
         """Tell what became of a job, and send a page of its result."""

@@ -20,7 +20,7 @@ from math import inf
 from typing import Final
 
 from ..common import wire
-from ..common.errors import BusError, ProtocolError, WorkerLost
+from ..common.errors import BusError, ClientLost, ProtocolError, WorkerLost
 from ..common.messages import Accepted, AdminReply, Done, Failed, Started, decode
 from . import endings
 from .brokers import Line, LineState, ranked
@@ -273,6 +273,10 @@ class ClientCore:
             if now + wait_s < min(task.deadline, task.submitted_at + PATIENCE_S):
                 self._back_off(task, now + wait_s)
                 return
+        elif failed.code == ClientLost.code and not task.surfaced:
+            # We were stopped, or cut off, for longer than the broker waits; nobody has heard any of it.
+            self._back_off(task, now + self._pause_s(task))
+            return
         elif failed.code == WorkerLost.code and not task.surfaced and task.flags & wire.STREAM:
             # The broker may not repeat what it forwarded, but nobody has listened yet: ask anew.
             task.torn += 1
@@ -346,7 +350,8 @@ class ClientCore:
                     self._end(task, endings.late(task, line))
                     return
                 left_ms = min(left_ms, wire.MAX_BUDGET_MS)
-            envelope = wire.pack_envelope(wire.SUBMIT, task.job, 0, task.flags, 0, left_ms)
+            flags = task.flags | wire.ANEW if task.torn else task.flags
+            envelope = wire.pack_envelope(wire.SUBMIT, task.job, 0, flags, 0, left_ms)
             line.out.append((envelope, task.header, task.payload or b""))
         line.sent = True
         task.phase = _SENT

@@ -112,6 +112,8 @@ ATTACHED: Final = 0x0004
 """ACCEPTED: the job id was known already, this answer belongs to the first submission."""
 STORED: Final = 0x0008
 """ACCEPTED: the job has ended well and its audio is kept: FETCH it."""
+ANEW: Final = 0x0020
+"""SUBMIT: the client holds nothing of this job's audio and wants it from the first chunk on."""
 UNBEGUN: Final = 0x0010
 """CANCEL to a worker: only if the attempt has not begun; then it comes back as RETURN."""
 

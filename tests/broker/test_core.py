@@ -459,3 +459,18 @@ def test_interactive_jobs_pass_batch_jobs_but_do_not_starve_them() -> None:
     places = [order.index(job) for job in batch]
     assert places[0] < 12
     assert places[2] < 40
+
+
+def test_a_client_that_lost_its_place_hears_a_running_job_again_on_the_same_connection() -> None:
+    """Found by chaos: it asked again under the same id, heard only what came after, and gave up."""
+    bus = Bus()
+    bus.ready(b"w1")
+    job = bus.submit()
+    (key,) = bus.given(b"w1")
+    bus.started(b"w1", key)
+    bus.chunk(b"w1", key, audio=b"one!")
+    before = len(bus.sent.to_client[b"c"])
+    bus.submit(job=job)
+    bus.submit(job=job, flags=wire.ANEW)
+    kinds = [wire.KIND_NAMES[message[0][3]] for message in bus.sent.to_client[b"c"][before:]]
+    assert kinds == ["ACCEPTED", "ACCEPTED", "STARTED", "CHUNK"]

@@ -159,9 +159,9 @@ class Stage:
         proxy.mode = mode
         time.sleep(self.chance.uniform(0.3, 2.5))
         if mode is Mode.SWALLOW:
-            # Bytes are missing: the connections that missed them are of no more use.
             proxy.cut()
-        proxy.mode = Mode.PASS
+        else:
+            proxy.mode = Mode.PASS
 
     def _stop(self, pid: int) -> None:
         if _signal(pid, signal.SIGSTOP):

@@ -45,7 +45,10 @@ class Proxy:
         return f"tcp://127.0.0.1:{self.port}"
 
     def cut(self) -> None:
-        """Reset every connection that stands."""
+        """Reset every connection that stands; new ones pass.
+
+        In one step: a connection that had bytes swallowed must never carry others, which no network does.
+        """
         self._loop.call_soon_threadsafe(self._cut)
 
     def close(self) -> None:
@@ -62,6 +65,7 @@ class Proxy:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         self._writers.clear()
+        self.mode = Mode.PASS
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -83,6 +87,8 @@ class Proxy:
                     continue
                 if self.mode is Mode.THROTTLE:
                     await asyncio.sleep(THROTTLE_S)
+                if writer.transport.is_closing():
+                    return
                 writer.write(block)
                 await writer.drain()
         except OSError:
