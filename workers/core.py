@@ -11,7 +11,9 @@ The rules that are not obvious:
 * When a broker falls silent its socket goes, and with it messages that may or may not have arrived. Its
   attempts are therefore stopped; should the broker still think of them when it is back, it is told that they
   were lost, or returned if they had not begun. Going on with a gap in the audio would be worse.
-* A broker that merely forgot this worker (REREGISTER) costs nothing: the jobs go on.
+* A broker that forgot this worker (REREGISTER) has forgotten its attempts, or given them to others: they
+  are stopped, and nobody is told. Would they go on, the broker might take what they say for attempts of the
+  same number that it gives out anew.
 * A worker whose only engines could not be started again leaves its brokers until one is loaded: work must
   not wait for an engine that may never come.
 """
@@ -148,7 +150,7 @@ class WorkerCore:
             if kind == wire.JOB:
                 self.desk.take(link, frames, flags, sequence, now + value / 1000, now, out)
             elif kind == wire.CANCEL:
-                self.desk.cancel(frames[0][4:22], now, out)
+                self.desk.cancel(link, frames[0][4:22], flags, now, out)
             elif kind == wire.WELCOME:
                 self._welcome(link, decode(frames[1], Welcome), now, out)
             elif kind == wire.REREGISTER:
@@ -188,6 +190,7 @@ class WorkerCore:
                 facts.version,
                 self.crew.warm_voices[-MAX_WARM_VOICES:],
                 facts.max_chars,
+                facts.learns,
             )
         )
 
@@ -205,6 +208,8 @@ class WorkerCore:
 
     def _reregister(self, link: Link, now: float, out: Actions) -> None:
         if link.state is LinkState.REGISTERED:
+            self.desk.abandon(link, now, out)
+            link.lost.clear()
             self.links.register_again(link, now, out)
         elif link.state is LinkState.DRAINING:
             self._leave(link, now, out)

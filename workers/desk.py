@@ -49,7 +49,8 @@ class Desk:
     ) -> None:
         """Queue a JOB or hand it back. Raises `ProtocolError` for one without an id, or here already."""
         key: bytes = frames[0][4:22]
-        if key in self.jobs:
+        known = self.jobs.get(key)
+        if known is not None and known.link == link.index and known.state is not JobState.ABANDONED:
             raise ProtocolError("this attempt is here already")
         if key[:16] == NO_JOB:
             raise ProtocolError("a JOB needs a job id")
@@ -63,7 +64,9 @@ class Desk:
             text=frames[2],
             referee=self._referee,
         )
-        if link.state is LinkState.DRAINING or len(self.of(link)) > link.most_slots:
+        # A client that failed over asks another broker under the same id; a broker that was started again gives
+        # its jobs out anew; each counts attempts from 1. What an engine says must belong to one of them.
+        if known is not None or link.state is LinkState.DRAINING or len(self.of(link)) > link.most_slots:
             self._links.send(link, [pack_envelope(wire.RETURN, job.job, job.attempt)], out)
             return
         self.jobs[key] = job
@@ -95,10 +98,19 @@ class Desk:
 
     # Stopping.
 
-    def cancel(self, key: bytes, now: float, out: Actions) -> None:
-        """Stop a job at its broker's wish. Unknown ones have ended, and that is what was wished."""
+    def cancel(self, link: Link, key: bytes, flags: int, now: float, out: Actions) -> None:
+        """Stop a job at its broker's wish. Unknown ones have ended, and that is what was wished.
+
+        With UNBEGUN the broker only wants it back: one that waits is returned, any other goes on.
+        """
         job = self.jobs.get(key)
-        if job is not None:
+        if job is None or job.link != link.index:
+            return
+        if flags & wire.UNBEGUN:
+            if job.state is JobState.QUEUED:
+                self.end(job)
+                self._links.send(link, [pack_envelope(wire.RETURN, job.job, job.attempt)], out)
+        else:
             self.interrupt(job, Reason.CANCELLED, now, out)
 
     def interrupt(self, job: Job, reason: Reason, now: float, out: Actions) -> None:

@@ -69,7 +69,8 @@ class Machine(RuleBasedStateMachine):
     def broker_gives(self, link: int, job: int, attempt: int, ms: int) -> None:
         if self.on(link):
             key = job.to_bytes(16, "big") + attempt.to_bytes(2, "big")
-            if key not in self.world.core.desk.jobs:
+            known = self.world.core.desk.jobs.get(key)
+            if known is None or known.link != link or known.state is JobState.ABANDONED:
                 self.given[link, key[:16], attempt] += 1
             self.world.give(job, attempt, link=link, ms=ms)
 
