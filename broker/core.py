@@ -4,9 +4,8 @@ Sans-IO: no socket, clock, thread or randomness is imported. The loop calls one 
 time; messages to send are appended to `to_clients` and `to_workers` as tuples of frames behind the routing
 id, which the loop flushes as a burst. That is also how a simulator runs thousands of failures a second.
 
-A worker's open attempts stand in its `inflight` by job id and attempt, so whatever an older attempt sends
-finds nothing: that is the fence. A credit comes back only with the attempt's end. Jobs are opened and closed
-by the ledger alone.
+What belongs together stands together: jobs are opened and closed by the ledger alone, `attempts.py` hands
+them to workers and takes them back, `membership.py` knows who is here, `durable.py` what the journal has.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ from ..common.errors import (
 )
 from ..common.messages import Failed, Submit, decode, encode, failed
 from .admission import Admission
+from .attempts import Attempts
 from .durable import Durables
 from .entries import Entry, Page, Read, Recovered
 from .invariants import check_invariants
-from .ledger import Ledger, Out, move
+from .ledger import Ledger, Out
 from .membership import Membership
 from .pools import RETRY_AFTER_S, Pools
 from .results import Results, whole_answer
-from .retry import verdict
 from .states import JobState
 from .tables import Client, Job, Payload, Worker, size_of
 
@@ -72,7 +71,10 @@ class BrokerCore:
         self.admission = Admission(settings, self.ledger, now)
         self.pools = Pools(settings, rand_below, now, expected)
         self.members = Membership(settings, self.to_workers, self.pools.of, self._worker_lost)
-        self.draining = False
+        self.attempts = Attempts(
+            settings, self.ledger, self.pools, self.members, self.results, self.durables, self.to_workers,
+            self._end, self._put_by_or_end,
+        )  # fmt: skip
         self._sweep_every_s = min(1.0, settings.heartbeat_interval_s / 2)
         self._sweep_at = now + self._sweep_every_s
         self._now = now
@@ -81,6 +83,12 @@ class BrokerCore:
         self.to_clients = self.ledger.to_clients
         self._jobs = self.ledger.jobs
         self._workers = self.members.by_peer
+        self.flush = self.attempts.flush
+
+    @property
+    def draining(self) -> bool:
+        """Whether this broker stops: it takes nothing new."""
+        return self.attempts.draining
 
     # ---- from clients
 
@@ -152,7 +160,7 @@ class BrokerCore:
             if not self.results.replay(job):
                 # What the old connection was sent is lost to the new one: begin again, at no one's cost.
                 self.results.restart(job)
-                self._abandon(job, "its client lost what it had", counted=False)
+                self.attempts.abandon(job, "its client lost what it had", counted=False)
 
     def fetch(self, peer: bytes, envelope: bytes, now: float) -> None:
         """Tell what became of a job, and send a page of its result."""
@@ -251,18 +259,20 @@ class BrokerCore:
 
     def started(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt begins."""
-        job = self._open_attempt(peer, envelope, now)
+        job = self.attempts.open(peer, envelope, now)
         if job is not None and job.state == JobState.ASSIGNED:
-            move(job, JobState.RUNNING)
+            self.attempts.started(job, now)
             self.results.started(job, envelope, header)
             if job.client.peer:
                 self.to_clients.append((job.client.peer, envelope, header))
 
     def chunk(self, peer: bytes, envelope: bytes, payload: Payload, now: float) -> None:
         """Forward audio, and remember where a retry could resume."""
-        job = self._open_attempt(peer, envelope, now)
+        job = self.attempts.open(peer, envelope, now)
         if job is None:
             return
+        if job.silent and len(payload):
+            self.attempts.first_audio(job, now)
         if envelope[23] & wire.SEGMENT_END:
             job.segments_done = int.from_bytes(envelope[28:32]) + 1
             job.mid_segment = False
@@ -276,7 +286,7 @@ class BrokerCore:
 
     def done(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt has spoken everything."""
-        job = self._close_attempt(peer, envelope, now)
+        job = self.attempts.close(peer, envelope, now, well=True)
         if job is not None:
             self.ledger.done(job, envelope, header)
             if job.durable:
@@ -291,21 +301,21 @@ class BrokerCore:
         """An attempt failed: again elsewhere if that can help, else the code goes to the client."""
         error = decode(header, Failed).error()
         worker = self._workers.get(peer)
-        job = self._close_attempt(peer, envelope, now)
+        job = self.attempts.close(peer, envelope, now)
         if job is None or worker is None:
             return
         if error.retryable:
-            self._retry(job, worker, str(error), counted=True)
+            self.attempts.retry(job, worker, str(error), counted=True)
         else:
             self._end(job, error)
 
     def returned(self, peer: bytes, envelope: bytes, now: float) -> None:
         """An attempt that was never begun comes back, without penalty."""
         worker = self._workers.get(peer)
-        job = self._close_attempt(peer, envelope, now)
+        job = self.attempts.close(peer, envelope, now)
         if job is not None and worker is not None:
             self.ledger.totals["returned"] += 1
-            self._retry(job, worker, "handed back", counted=False)
+            self.attempts.retry(job, worker, "handed back", counted=False)
 
     def ready(self, peer: bytes, header: bytes, now: float) -> None:
         """A worker registers. Raises `ProtocolError`."""
@@ -316,7 +326,7 @@ class BrokerCore:
 
     def heartbeat(self, peer: bytes, header: bytes, now: float) -> None:
         """A worker lives; the jobs it names have made progress. Raises `ProtocolError`."""
-        worker = self._heard(peer, now)
+        worker = self.attempts.heard(peer, now)
         if worker is not None:
             for job_id in self.members.heartbeat(worker, header).progressed:
                 job = self._jobs.get(job_id)
@@ -325,7 +335,7 @@ class BrokerCore:
 
     def worker_drains(self, peer: bytes, now: float) -> None:
         """A worker was told to stop and wants no more."""
-        worker = self._heard(peer, now)
+        worker = self.attempts.heard(peer, now)
         if worker is not None:
             self.members.drain(worker, tell=False)
 
@@ -346,22 +356,26 @@ class BrokerCore:
 
     def next_deadline(self) -> float:
         """When `tick` has something to do, in the clock of `now`."""
-        expiry = self.ledger.deadlines.next_deadline()
-        return self._sweep_at if expiry is None else min(expiry, self._sweep_at)
+        at = self._sweep_at
+        expiry, held = self.ledger.deadlines.next_deadline(), self.pools.next_deadline()
+        if expiry is not None and expiry < at:
+            at = expiry
+        return at if held is None or held > at else held
 
     def tick(self, now: float) -> None:
         """Do what time demands: expiry of jobs; each sweep also liveness, leases and hopeless queues."""
+        self._now = now
         for job_id in self.ledger.deadlines.expired(now):
             self._end(self._jobs[job_id], DeadlineExceeded("the job's deadline passed"))
+        self.attempts.tick(now)
         if now < self._sweep_at:
             return
         self._sweep_at = now + self._sweep_every_s
-        self._now = now
         self.admission.sweep(now)
         self.results.sweep(now)
         self.durables.sweep(now)
         self.members.sweep(now)
-        self._check_leases(now)
+        self.attempts.sweep(now)
         timeout_s = self.settings.client_timeout_s
         for peer in [c.peer for c in self.ledger.clients.values() if now - c.seen_at > timeout_s]:
             self.client_gone(peer)
@@ -373,135 +387,14 @@ class BrokerCore:
                         if not job.durable:
                             self._end(job, error)
 
-    def _check_leases(self, now: float) -> None:
-        """A worker may beat while its engine hangs: an attempt without progress is taken from it."""
-        lease_s = self.settings.progress_lease_s
-        for worker in self._workers.values():
-            for job in [job for job in worker.inflight.values() if job is not None]:
-                # An attempt that waits behind another is measured by the worker's progress with any.
-                since = job.progress_at
-                if job.state == JobState.ASSIGNED:
-                    since = max(since, worker.progress_at)
-                if now - since > lease_s:
-                    self._abandon(job, f"no progress for {lease_s:g} s", counted=True)
-
-    # ---- dispatch
-
-    def flush(self, now: float) -> None:
-        """Hand out waiting jobs wherever something changed since the last flush."""
-        for pool in self.pools.take_touched():
-            queue, selector = pool.queue, pool.selector
-            while waiting := len(queue):
-                job = queue.peek()
-                worker = selector.pick(waiting, job.avoid)
-                if worker is None:
-                    break
-                left_ms = int((job.deadline - now) * 1000)
-                if left_ms <= 0:
-                    self._end(job, DeadlineExceeded("the job's deadline passed while it waited"))
-                    continue
-                queue.pop()
-                self._assign(job, worker, left_ms, now)
-
-    def _assign(self, job: Job, worker: Worker, left_ms: int, now: float) -> None:
-        # Counted before it is sent: a job that kills its worker must not come back uncounted.
-        job.attempt += 1
-        job.worker = worker
-        job.progress_at = now
-        move(job, JobState.ASSIGNED)
-        envelope = wire.pack_envelope(wire.JOB, job.id, job.attempt, job.flags, job.segments_done, left_ms)
-        worker.inflight[envelope[4:22]] = job
-        worker.beat_at = now + worker.interval_s
-        worker.pool.selector.given(worker)
-        self.to_workers.append((worker.peer, envelope, job.header, job.payload))
-
-    # ---- attempts that end otherwise
-
-    def _heard(self, peer: bytes, now: float) -> Worker | None:
-        worker = self._workers.get(peer)
-        if worker is None:
-            self.members.reregister(peer)
-        else:
-            worker.seen_at = now
-        return worker
-
-    def _open_attempt(self, peer: bytes, envelope: bytes, now: float) -> Job | None:
-        """The job of the attempt a worker speaks of, or None when it is fenced off."""
-        worker = self._heard(peer, now)
-        if worker is None:
-            return None
-        key = envelope[4:22]
-        job = worker.inflight.get(key)
-        if job is not None:
-            job.progress_at = worker.progress_at = now
-        elif key not in worker.inflight:
-            self.ledger.totals["stale"] += 1
-            attempt = int.from_bytes(envelope[20:22])
-            self.to_workers.append((peer, wire.pack_envelope(wire.CANCEL, envelope[4:20], attempt)))
-        return job
-
-    def _close_attempt(self, peer: bytes, envelope: bytes, now: float) -> Job | None:
-        """The same for a message that ends the attempt: its credit comes back."""
-        worker = self._heard(peer, now)
-        if worker is None:
-            return None
-        key = envelope[4:22]
-        if key not in worker.inflight:
-            self.ledger.totals["stale"] += 1
-            return None
-        job = worker.inflight.pop(key)
-        worker.progress_at = now
-        worker.jobs_done += job is not None
-        worker.pool.selector.freed(worker)
-        self.pools.touch(worker.pool)
-        return job
-
-    def _abandon(self, job: Job, cause: str, *, counted: bool) -> None:
-        """Take an open attempt from a worker that still lives, and try again."""
-        worker = job.worker
-        if worker is not None:
-            self._disown(job, worker)
-            self._retry(job, worker, cause, counted=counted)
-
-    def _disown(self, job: Job, worker: Worker) -> None:
-        """Stop listening to the newest attempt; the worker keeps the credit until it has ended it."""
-        cancel = wire.pack_envelope(wire.CANCEL, job.id, job.attempt)
-        if cancel[4:22] in worker.inflight:
-            worker.inflight[cancel[4:22]] = None
-            self.to_workers.append((worker.peer, cancel))
+    # ---- jobs that end otherwise
 
     def _worker_lost(self, worker: Worker, cause: str, counted: bool) -> None:
-        for job in [job for job in worker.inflight.values() if job is not None]:
-            begun = job.state == JobState.RUNNING
-            self._retry(job, worker, cause, counted=counted and begun)
-        worker.inflight.clear()
-
-    def _retry(self, job: Job, worker: Worker, cause: str, *, counted: bool) -> None:
-        job.history.append(f"attempt {job.attempt} on {worker.info.worker}: {cause}")
-        job.losses += counted
-        job.worker = None
-        job.avoid = worker
-        error = verdict(job, self.settings.max_attempts)
-        if error is not None:
-            self._end(job, error)
-            return
-        if self.draining:
-            self._put_by_or_end(job)
-            return
-        log.info("job=%s attempt=%d again: %s", job.id.hex(), job.attempt, cause)
-        self.ledger.totals["retried"] += 1
-        job.mid_segment = False
-        self.results.rewind(job)
-        if job.durable:
-            self.durables.retried(job)
-        move(job, JobState.QUEUED)
-        job.pool.queue.push_front(job)
-        self.pools.touch(job.pool)
+        self.attempts.lost(worker, cause, counted)
 
     def _end(self, job: Job, error: BusError) -> None:
         """Answer a job with an error, wherever it is."""
-        if job.worker is not None:
-            self._disown(job, job.worker)
+        self.attempts.disown(job)
         cancelled = isinstance(error, Cancelled | ClientLost)
         self.ledger.fail(job, error, JobState.CANCELLED if cancelled else JobState.FAILED)
         answer = encode(failed(error, job.history))
@@ -518,8 +411,7 @@ class BrokerCore:
         if not job.durable:
             self._end(job, _stopping())
             return
-        if job.worker is not None:
-            self._disown(job, job.worker)
+        self.attempts.disown(job)
         self.results.forget(job)
         self.ledger.put_by(job)
 
@@ -527,7 +419,7 @@ class BrokerCore:
 
     def begin_drain(self) -> None:
         """Take nothing new, answer what was not begun, let the rest finish."""
-        self.draining = True
+        self.attempts.draining = True
         for job in [job for job in self._jobs.values() if job.state == JobState.QUEUED]:
             self._put_by_or_end(job)
 

@@ -12,7 +12,7 @@ from .states import JobState, WorkerState
 
 if TYPE_CHECKING:
     from .core import BrokerCore
-    from .tables import Worker
+    from .tables import Pool, Worker
 
 
 def _require(condition: bool, what: str) -> None:
@@ -27,6 +27,8 @@ def check_invariants(core: BrokerCore) -> None:
     _require(len(queued) == len(set(queued)), "no job waits twice")
     for job in queued:
         _require(jobs.get(job.id) is job, "a waiting job is in the ledger")
+        _require((job.flow is None) != (job.aside is None), "a waiting job is in a lane or stands aside")
+        _require(job.aside is None or job in job.aside, "a job that stands aside is where it says")
     for job_id, job in jobs.items():
         _require(job.id == job_id, "a job is filed under its id")
         if job.state == JobState.QUEUED:
@@ -44,6 +46,10 @@ def check_invariants(core: BrokerCore) -> None:
     totals = core.ledger.totals
     ended = totals["done"] + totals["failed"] + totals["cancelled"] + totals["put_by"]
     _require(totals["accepted"] + totals["recovered"] == ended + len(jobs), "accepted = answered + open")
+    budget = core.attempts.budget
+    _require(all(jobs.get(job.id) is job for job in budget.active), "only open jobs are tried again")
+    _require(all(job.aside is budget.waiting for job in budget.waiting), "a retry waits in one place")
+    _require(core.attempts.begun() == len(jobs) - len(queued), "begun are those that do not wait")
     _check_accounts(core)
     _check_kept(core)
     for pool in core.pools.by_engine.values():
@@ -51,13 +57,28 @@ def check_invariants(core: BrokerCore) -> None:
         _require(pool.workers == len(here), "a pool's count is that of its workers")
         taking = sum(worker.slots for worker in here if worker.state == WorkerState.READY)
         _require(pool.selector.slots == taking, "a pool's slots are those of its ready workers")
-        _require(len(pool.queue) == sum(1 for _ in pool.queue), "a queue's length counts the living")
+        _require(len(pool.queue) == sum(1 for _ in pool.queue), "a queue's length counts its jobs")
+        _check_places(pool)
     for peer, worker in workers.items():
         _check_worker(worker, core)
         _require(
             worker.peer == peer and core.members.by_id[worker.info.worker] is worker, "one entry a worker"
         )
     _require(len(workers) == len(core.members.by_id), "one connection a worker id")
+
+
+def _check_places(pool: Pool) -> None:
+    for job in (*pool.ahead, *pool.recalls):
+        _require(job.ahead and job.state == JobState.ASSIGNED, "only what has not begun can be asked back")
+    for voice, job in pool.affinity.learning.items():
+        _require(job.submit.voice == voice and job.worker is not None, "a voice is learnt by an attempt")
+    for voice, place in pool.affinity.held.items():
+        for job in place:
+            _require(job.aside is place and job.submit.voice == voice, "a held job waits for its voice")
+    for voice, workers in pool.affinity.warm.items():
+        for worker in workers:
+            _require(worker.state == WorkerState.READY, "only who takes jobs counts as warm")
+            _require(voice in worker.warm_voices, "a warm worker says so itself")
 
 
 def _check_accounts(core: BrokerCore) -> None:

@@ -1,81 +1,105 @@
-"""The queue of one engine: interactive jobs before batch jobs, and neither starved.
+"""The queue of one engine: interactive jobs before batch jobs, neither starved, and tenants served fairly.
 
-Interactive work goes first, but each `PATIENCE` interactive picks let one waiting batch job pass, so a steady
-stream of short requests cannot hold a batch for ever. A job that is handed back goes to the head of its
-lane: it has waited once already. Removal is lazy: a job that has left the QUEUED state is skipped.
+Interactive work goes first, but after `PATIENCE` interactive picks one waiting batch job passes; each
+`ageing_s` that the batch lane's next job has waited halves that number, down to taking turns. So a stream of
+short requests can slow a batch but never stop it, and a batch never holds an interactive job for longer than
+one of its jobs. Within a lane tenants share by deficit round robin.
+
+A job that is handed back goes to the head of its flow: it has waited once already. A job can also stand
+aside, in the queue but in nobody's way, while it waits for something of its own.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from .states import JobState
+from .fairness import FairQueue
 
 if TYPE_CHECKING:
     from .tables import Job
 
 PATIENCE: Final = 8
-_COMPACT_ABOVE: Final = 64
+_HALVINGS: Final = PATIENCE.bit_length() - 1
 
 
 class Lanes:
-    """Two FIFO lanes of `Job`s. `len()` counts live jobs only."""
+    """All QUEUED jobs of one engine. `len()` counts those that stand aside too."""
 
-    __slots__ = ("_batch", "_interactive", "_live", "_passed")
+    __slots__ = ("_ageing_s", "_aside", "_passed", "batch", "interactive")
 
-    def __init__(self) -> None:
-        self._interactive: deque[Job] = deque()
-        self._batch: deque[Job] = deque()
+    def __init__(self, ageing_s: float) -> None:
+        self.interactive = FairQueue()
+        self.batch = FairQueue()
+        self._aside: OrderedDict[Job, None] = OrderedDict()
+        self._ageing_s = ageing_s
         self._passed = 0
-        self._live = 0
+        "Interactive picks since the last batch pick, while a batch job waited."
 
     def __len__(self) -> int:
-        return self._live
+        return len(self.interactive) + len(self.batch) + len(self._aside)
+
+    @property
+    def ready(self) -> int:
+        """How many jobs could be given out now."""
+        return len(self.interactive) + len(self.batch)
 
     def push(self, job: Job) -> None:
         """Append a QUEUED job to its lane."""
-        self._lane(job).append(job)
-        self._live += 1
+        self._lane(job).push(job)
 
     def push_front(self, job: Job) -> None:
-        """Put a job that was handed back at the head of its lane."""
-        self._lane(job).appendleft(job)
-        self._live += 1
+        """Put a job that was handed back at the head of its tenant's flow."""
+        self._lane(job).push_front(job)
 
-    def removed(self, job: Job) -> None:
-        """Tell that a job has left the QUEUED state without being popped."""
-        self._live -= 1
+    def peek(self, now: float) -> Job:
+        """The next job to give out; only called when `ready` is not 0."""
+        interactive, batch = self.interactive, self.batch
+        if not len(batch):
+            return interactive.peek()
+        job = batch.peek()
+        if not len(interactive):
+            return job
+        waited_s = now - job.entered_at
+        patience = PATIENCE >> min(_HALVINGS, max(0, int(waited_s / self._ageing_s)))
+        return job if self._passed >= patience else interactive.peek()
+
+    def take(self, job: Job) -> None:
+        """Take the job that `peek` named, still QUEUED."""
         lane = self._lane(job)
-        if len(lane) > 2 * self._live + _COMPACT_ABOVE:
-            alive = [job for job in lane if job.state == JobState.QUEUED]
-            lane.clear()
-            lane.extend(alive)
+        lane.take(job)
+        self._passed = self._passed + 1 if lane is self.interactive and len(self.batch) else 0
 
-    def peek(self) -> Job:
-        """The next job to dispatch; only called when `len()` is not 0."""
-        return self._choose()[0]
+    def set_aside(self, job: Job, place: OrderedDict[Job, None]) -> None:
+        """Have a job that `peek` named, or one in no lane yet, wait at `place` until it is brought back."""
+        if job.flow is not None:
+            self._lane(job).take(job)
+        self._aside[job] = place[job] = None
+        job.aside = place
 
-    def pop(self) -> Job:
-        """Take the next job; only called when `len()` is not 0, with the job still QUEUED."""
-        lane = self._choose()
-        self._passed = self._passed + 1 if lane is self._interactive and self._batch else 0
-        self._live -= 1
-        return lane.popleft()
+    def bring_back(self, job: Job) -> None:
+        """Let a job that stands aside be the next of its flow."""
+        self._leave_aside(job)
+        self._lane(job).push_front(job)
 
-    def _lane(self, job: Job) -> deque[Job]:
-        return self._interactive if job.submit.lane == "interactive" else self._batch
+    def remove(self, job: Job) -> None:
+        """Take out a job, wherever it is: it has ended, or goes to a worker from aside."""
+        if job.aside is not None:
+            self._leave_aside(job)
+        else:
+            self._lane(job).discard(job)
 
-    def _choose(self) -> deque[Job]:
-        """The lane whose head goes next, with the dead at the heads of both removed."""
-        for lane in (self._interactive, self._batch):
-            while lane and lane[0].state != JobState.QUEUED:
-                lane.popleft()
-        if not self._interactive or (self._batch and self._passed >= PATIENCE):
-            return self._batch
-        return self._interactive
+    def _leave_aside(self, job: Job) -> None:
+        if job.aside is not None:
+            del job.aside[job]
+            job.aside = None
+            del self._aside[job]
+
+    def _lane(self, job: Job) -> FairQueue:
+        return self.interactive if job.submit.lane == "interactive" else self.batch
 
     def __iter__(self) -> Iterator[Job]:
-        for lane in (self._interactive, self._batch):
-            yield from (job for job in lane if job.state == JobState.QUEUED)
+        yield from self.interactive
+        yield from self.batch
+        yield from self._aside

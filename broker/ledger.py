@@ -99,7 +99,7 @@ class Ledger:
         self._close(job, state)
         self.totals[state.name.lower()] += 1
         if queued:
-            job.pool.queue.removed(job)
+            job.pool.queue.remove(job)
 
     def accepted(self, peer: bytes, job_id: bytes, engine: str, flags: int = 0, ahead: int = 0) -> None:
         """Send ACCEPTED, to whoever is there."""

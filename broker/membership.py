@@ -67,9 +67,9 @@ class Membership:
         """The same worker says READY again, perhaps with other slots: it shares them between brokers."""
         worker.seen_at = now
         if worker.state == WorkerState.READY:
-            worker.pool.selector.leave(worker)
-            worker.slots = info.slots
-            worker.pool.selector.join(worker)
+            worker.pool.leave(worker)
+            worker.slots, worker.warm_voices = info.slots, info.warm_voices
+            worker.pool.join(worker)
         worker.info = worker.pool.info = info
         self._welcome(worker)
 
@@ -83,7 +83,7 @@ class Membership:
         self.by_peer[peer] = self.by_id[info.worker] = worker
         pool.workers += 1
         pool.info = info
-        pool.selector.join(worker)
+        pool.join(worker)
         self.registrations += 1
         log.info("worker %s registered engine=%s slots=%d", info.worker, info.engine, info.slots)
         self._welcome(worker)
@@ -104,7 +104,11 @@ class Membership:
     def heartbeat(self, worker: Worker, header: bytes) -> Heartbeat:
         """Take in a worker's own view. Raises `ProtocolError`."""
         beat = decode(header, Heartbeat)
-        worker.warm_voices = beat.warm_voices
+        if beat.warm_voices != worker.warm_voices:
+            if worker.state == WorkerState.READY:
+                worker.pool.affinity.heard(worker, beat.warm_voices)
+            else:
+                worker.warm_voices = beat.warm_voices
         worker.stats = beat.stats
         return beat
 
@@ -112,7 +116,7 @@ class Membership:
         """Give it no more jobs; with `tell`, ask it to finish and leave. Idempotent."""
         if worker.state == WorkerState.READY:
             self._move(worker, WorkerState.DRAINING)
-            worker.pool.selector.leave(worker)
+            worker.pool.leave(worker)
             log.info("worker %s drains, %d jobs open", worker.info.worker, len(worker.inflight))
         if tell:
             self._out.append((worker.peer, wire.pack_envelope(wire.DRAIN)))
@@ -120,7 +124,7 @@ class Membership:
     def remove(self, worker: Worker, cause: str, now: float, *, counted: bool = True) -> None:
         """Forget a worker; `counted` says whether its end counts against the jobs it had begun."""
         if worker.state == WorkerState.READY:
-            worker.pool.selector.leave(worker)
+            worker.pool.leave(worker)
         self._move(worker, WorkerState.GONE)
         del self.by_peer[worker.peer]
         if self.by_id.get(worker.info.worker) is worker:

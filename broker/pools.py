@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..common.errors import BusError, NoWorker, UnknownEngine
+from .affinity import Affinity
+from .lanes import Lanes
 from .scheduling import Selector
 from .tables import Pool
 
@@ -40,7 +42,9 @@ class Pools:
         pool = self.by_engine.get(engine)
         if pool is None:
             selector = Selector(self._settings.strategy, self._rand_below)
-            pool = self.by_engine[engine] = Pool(engine, selector, empty_since=now)
+            queue = Lanes(self._settings.ageing_s)
+            affinity = Affinity(self._settings.affinity_wait_s, queue)
+            pool = self.by_engine[engine] = Pool(engine, selector, queue, affinity, empty_since=now)
         return pool
 
     def choose(self, engine: str, now: float) -> Pool:
@@ -62,6 +66,15 @@ class Pools:
             f"no worker serves `{pool.engine}`: start one with `vc-worker {pool.engine}`",
             retry_after_s=RETRY_AFTER_S,
         )
+
+    def waiting(self) -> int:
+        """Jobs that wait for a worker, of all engines."""
+        return sum(len(pool.queue) for pool in self.by_engine.values())
+
+    def next_deadline(self) -> float | None:
+        """When a job has waited for its voice long enough."""
+        found = [pool.affinity.next_deadline() for pool in self.by_engine.values() if pool.affinity.held]
+        return min((at for at in found if at is not None), default=None)
 
     def touch(self, pool: Pool) -> None:
         """Note that a job or a credit of this pool has come."""

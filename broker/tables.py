@@ -7,10 +7,13 @@ identity, so they can stand in sets and dicts.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 from ..common.messages import Ready, Submit
+from .affinity import Affinity
 from .lanes import Lanes
 from .scheduling import Selector, Tier
 from .states import JobState, WorkerState
@@ -83,6 +86,23 @@ class Job:
     "The same in bytes."
     watchers: list[bytes] = field(default_factory=list[bytes])
     "Connections that asked for the result and are told when there is one."
+    flow: str | bytes | None = None
+    "Whose turn it waits for: its tenant, or its client's connection; None while it is in no lane."
+    aside: OrderedDict[Job, None] | None = None
+    "Where it stands aside, if it does."
+    ahead: bool = False
+    "Its attempt was sent ahead of a free slot and has not begun, as far as is known."
+    recalled: bool = False
+    "It was asked back once in favour of an interactive job; that happens to no job twice."
+    cold: bool = False
+    "Its worker did not know the voice when the attempt was sent."
+    silent: bool = True
+    "No audio of the newest attempt has come."
+    begun_at: float = 0.0
+    "When the newest attempt said STARTED."
+    held_at: float = 0.0
+    hold_until: float = inf
+    "Since when it waits for a voice, and the end of its patience."
 
     @property
     def durable(self) -> bool:
@@ -124,10 +144,25 @@ class Pool:
 
     engine: str
     selector: Selector
+    queue: Lanes
+    affinity: Affinity
     empty_since: float
-    queue: Lanes = field(default_factory=Lanes)
+    ahead: OrderedDict[Job, None] = field(default_factory=OrderedDict["Job", None])
+    "Batch jobs sent ahead of a free slot: what an interactive job may take the place of."
+    recalls: OrderedDict[Job, None] = field(default_factory=OrderedDict["Job", None])
+    "Those of them that were asked back and have not come."
     workers: int = 0
     info: Ready | None = None
     "What the newest worker said of the engine; None until one has registered."
     dirty: bool = False
     "Something changed that may let a job go."
+
+    def join(self, worker: Worker) -> None:
+        """A worker takes jobs from now on."""
+        self.selector.join(worker)
+        self.affinity.joined(worker)
+
+    def leave(self, worker: Worker) -> None:
+        """A worker takes no more jobs."""
+        self.selector.leave(worker)
+        self.affinity.left(worker)

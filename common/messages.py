@@ -100,6 +100,8 @@ class Ready(Header, frozen=True):
     version: Name = ""
     warm_voices: Annotated[list[VoiceId], Meta(max_length=100)] = []
     max_chars: Count = 400
+    learns: bool = False
+    "Learning a voice takes its engine time: the broker then has no two workers learn the same one at once."
 
 
 class Welcome(Header, frozen=True):

@@ -53,6 +53,8 @@ class Loaded(Struct, frozen=True, array_like=True):
     languages: Annotated[list[Language], Meta(min_length=1, max_length=256)]
     max_chars: Count
     warm_voices: list[str] = []
+    learns: bool = False
+    "Whether learning a voice takes time, so that it is worth giving its jobs to who knows it."
 
 
 class Report(Struct, frozen=True, array_like=True):

@@ -64,7 +64,7 @@ class Desk:
             text=frames[2],
             referee=self._referee,
         )
-        # A client that failed over asks another broker under the same id; a broker that was started again gives
+        # A client that failed over asks another broker under the same id; one that was started again gives
         # its jobs out anew; each counts attempts from 1. What an engine says must belong to one of them.
         if known is not None or link.state is LinkState.DRAINING or len(self.of(link)) > link.most_slots:
             self._links.send(link, [pack_envelope(wire.RETURN, job.job, job.attempt)], out)

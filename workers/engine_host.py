@@ -167,6 +167,7 @@ def _load(setup: control.Setup) -> tuple[Engine[Any], list[bytes]]:
         int(engine.sample_rate),
         languages,
         min(map(engine.max_chars, languages), default=0),
+        learns=bool(engine.needs_voice),
     )
     message = control.message(control.LOADED, loaded)
     try:
