@@ -154,17 +154,16 @@ class Affinity:
         places = (self.held.get(voice) for voice in worker.warm_voices)
         return [next(iter(place)) for place in places if place]
 
-    def due(self, now: float) -> list[Job]:
-        """The jobs that have stood aside for long enough."""
-        over: list[Job] = []
+    def next_due(self, now: float) -> Job | None:
+        """A job that has stood aside for long enough; bring it back before asking again."""
         while self._timers and self._timers[0][0] <= now:
             until, _, job = heapq.heappop(self._timers)
             if self._holds(job) and job.hold_until == until:
-                over.append(job)
-        return over
+                return job
+        return None
 
     def next_deadline(self) -> float | None:
-        """When `due` may return something."""
+        """When `next_due` may return something."""
         while self._timers and not self._holds(self._timers[0][2]):
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None
@@ -252,6 +251,8 @@ class Affinity:
         (self._cold if job.cold else self._warm).add(now - job.begun_at)
         if not job.cold:
             return False
+        # How long it goes on speaking says how long others wait; what it had to learn does not.
+        job.begun_at = 0.0 if self._warm.value is None else now - self._warm.value
         if worker.state == WorkerState.READY and voice not in worker.warm_voices:
             worker.warm_voices = [*worker.warm_voices[-MOST_VOICES + 1 :], voice]
             self._know(worker, voice)

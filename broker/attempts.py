@@ -114,6 +114,7 @@ class Attempts:
         pool.affinity.given(job, worker, now)
         if len(worker.inflight) > worker.slots and job.submit.lane == "batch":
             job.ahead = True
+            worker.ahead = job
             if not job.recalled:
                 pool.ahead[job] = None
         self._out.append((worker.peer, envelope, job.header, job.payload))
@@ -171,6 +172,10 @@ class Attempts:
         job = worker.inflight.pop(key)
         worker.progress_at = now
         pool = worker.pool
+        if worker.ahead is not None:
+            # A slot has come free: it begins now, whether we have heard of that or not.
+            pool.ahead.pop(worker.ahead, None)
+            worker.ahead = None
         pool.selector.freed(worker)
         pool.affinity.freed(worker)
         self._pools.touch(pool)
@@ -267,7 +272,7 @@ class Attempts:
     def tick(self, now: float) -> None:
         """Let go what has stood aside for its voice long enough."""
         for pool in self._pools.by_engine.values():
-            for job in pool.affinity.due(now) if pool.affinity.held else ():
+            while pool.affinity.held and (job := pool.affinity.next_due(now)) is not None:
                 self._bring_back(job)
 
     def sweep(self, now: float) -> None:

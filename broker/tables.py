@@ -132,6 +132,8 @@ class Worker:
     slots: int = 1
     most_slots: int = 0
     "The largest number it ever registered: what it was given before a reduction it may still hold."
+    ahead: Job | None = None
+    "What it was sent last beyond its slots, if a place for that has not come free since."
     tier: Tier | None = None
     turn: int = 0
     bucket: float = -1.0

@@ -89,8 +89,13 @@ class Bus:
         slots: int = 1,
         engine: str = "tone",
         interval_ms: int = 1000,
+        warm: tuple[str, ...] = (),
+        learns: bool = False,
     ) -> None:
-        header = Ready(worker or peer.decode(), incarnation, engine, ["en"], slots, interval_ms, 24_000)
+        header = Ready(
+            worker or peer.decode(), incarnation, engine, ["en"], slots, interval_ms, 24_000,
+            warm_voices=list(warm), learns=learns,
+        )  # fmt: skip
         self.core.ready(peer, encode(header), self.now)
         self.settle()
 
@@ -132,9 +137,19 @@ class Bus:
         self.core.returned(peer, self._from(wire.RETURN, key), self.now)
         self.settle()
 
-    def beat(self, peer: bytes, *progressed: bytes) -> None:
-        self.core.heartbeat(peer, encode(Heartbeat(progressed=list(progressed))), self.now)
+    def beat(self, peer: bytes, *progressed: bytes, warm: tuple[str, ...] | None = None) -> None:
+        worker = self.core.members.by_peer.get(peer)
+        voices = worker.warm_voices if warm is None and worker is not None else list(warm or ())
+        beat = Heartbeat(progressed=list(progressed), warm_voices=voices)
+        self.core.heartbeat(peer, encode(beat), self.now)
         self.settle()
+
+    def finish(self, peer: bytes, key: bytes, *, first_audio_s: float = 0.0) -> None:
+        """Speak an attempt from beginning to end."""
+        self.started(peer, key)
+        self.now += first_audio_s
+        self.chunk(peer, key)
+        self.done(peer, key)
 
     # time
     def pass_time(self, seconds: float, *alive: bytes, clients: tuple[bytes, ...] = (b"c",)) -> None:

@@ -19,6 +19,7 @@ STRATEGIES = st.sampled_from(["lru", "round_robin", "least_load", "random"])
 PEERS = st.sampled_from([b"p1", b"p2", b"p3", b"p4"])
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
 CLIENTS = st.sampled_from([b"c", b"d", b"e"])
+VOICES = st.sampled_from([(), ("amber",), ("amber", "basil")])
 CODES = st.sampled_from(
     ["worker_lost", "engine_error", "unknown_voice", "cancelled", "overloaded", "made_up"]
 )
@@ -37,6 +38,9 @@ class Machine(RuleBasedStateMachine):
             client_timeout_s=5.0,
             progress_lease_s=6.0,
             no_worker_grace_s=4.0,
+            retry_floor=1,
+            ageing_s=2.0,
+            affinity_wait_s=1.0,
         )
         self.jobs: list[bytes] = []
         self.refused: Counter[bytes] = Counter()
@@ -54,10 +58,18 @@ class Machine(RuleBasedStateMachine):
         stream=st.booleans(),
         ms=st.sampled_from([0, 1, 800, 5000]),
         lane=st.sampled_from(["batch", "interactive"]),
+        voice=st.sampled_from(["", "amber", "basil"]),
+        tenant=st.sampled_from(["", "a", "b"]),
+        characters=st.sampled_from([0, 300, 9000]),
     )
-    def submit(self, client: bytes, stream: bool, ms: int, lane: str) -> None:
+    def submit(
+        self, client: bytes, stream: bool, ms: int, lane: str, voice: str, tenant: str, characters: int
+    ) -> None:
         before = self.bus.core.ledger.totals["refused"]
-        job = self.bus.submit(client, flags=wire.STREAM if stream else 0, ms=ms, lane=lane)
+        job = self.bus.submit(
+            client, flags=wire.STREAM if stream else 0, ms=ms, lane=lane, voice=voice, tenant=tenant,
+            characters=characters,
+        )  # fmt: skip
         self.jobs.append(job)
         self.refused[job] += self.bus.core.ledger.totals["refused"] - before
 
@@ -85,9 +97,18 @@ class Machine(RuleBasedStateMachine):
         incarnation=st.integers(1, 3),
         slots=st.integers(1, 3),
         engine=st.sampled_from(["tone", "other"]),
+        warm=VOICES,
     )
-    def ready(self, peer: bytes, worker: str, incarnation: int, slots: int, engine: str) -> None:
-        self.bus.ready(peer, worker, incarnation=incarnation, slots=slots, engine=engine)
+    def ready(
+        self, peer: bytes, worker: str, incarnation: int, slots: int, engine: str, warm: tuple[str, ...]
+    ) -> None:
+        self.bus.ready(
+            peer, worker, incarnation=incarnation, slots=slots, engine=engine, warm=warm, learns=True
+        )
+
+    @rule(peer=PEERS, warm=VOICES)
+    def beat(self, peer: bytes, warm: tuple[str, ...]) -> None:
+        self.bus.beat(peer, warm=warm)
 
     @rule(peer=PEERS, pick=st.integers(0, 50))
     def started(self, peer: bytes, pick: int) -> None:
