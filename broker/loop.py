@@ -43,7 +43,7 @@ _LAST_WORDS_S: Final = 10.0
 _RETRY_PARKED_MS: Final = 2
 _IO_HWM: Final = 1000
 _CLIENT_HWM: Final = 128
-"""Messages to one client that libzmq holds, 32 MiB at most: the rest waits where its bytes are counted."""
+"""Messages to one client that libzmq holds at most: the rest waits where its bytes are counted."""
 _BACKLOG: Final = 4096
 
 Handler = Callable[[bytes, bytes, Any, Any, float], object]
@@ -64,16 +64,15 @@ class Loop:
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
         try:
-            self.frontend = self._bind(settings.frontend, _CLIENT_HWM)
+            hwm, unsent_bytes = _client_room(settings.max_unsent_bytes_per_client)
+            self.frontend = self._bind(settings.frontend, hwm)
             self.backend = self._bind(settings.backend, _IO_HWM)
         except zmq.ZMQError:
             self.close()
             raise
         self._from_clients = _Socket.recv.__get__(self.frontend)
         self._from_workers = _Socket.recv.__get__(self.backend)
-        self._client_out = Outbox(
-            self.frontend, settings.max_unsent_bytes_per_client, settings.max_unsent_bytes
-        )
+        self._client_out = Outbox(self.frontend, unsent_bytes, settings.max_unsent_bytes)
         self._worker_out = Outbox(self.backend)
         self._journal = None if settings.journal is None else Journal(Path(settings.journal))
         self._scribe: Scribe | None = None
@@ -301,3 +300,9 @@ class Loop:
             found = self._journal.open()
             self._scribe = Scribe(self._journal, self._wake)
             self.core.recover(found, self._clock())
+
+
+def _client_room(budget_bytes: int) -> tuple[int, int]:
+    """Split a client's budget: messages libzmq may hold for it, were they all large, and bytes beside them."""
+    hwm = min(_CLIENT_HWM, max(1, budget_bytes // 2 // wire.MAX_PAYLOAD_BYTES))
+    return hwm, max(budget_bytes // 2, budget_bytes - hwm * wire.MAX_PAYLOAD_BYTES)

@@ -49,7 +49,7 @@ class Broker(Struct, frozen=True, forbid_unknown_fields=True):
     max_queued_bytes: Bytes = 256 * MIB
     max_queued_bytes_per_client: Bytes = 64 * MIB
     max_unsent_bytes: Bytes = 256 * MIB
-    max_unsent_bytes_per_client: Bytes = 32 * MIB
+    max_unsent_bytes_per_client: Bytes = 64 * MIB
     result_cache_bytes: Annotated[int, Meta(ge=0)] = 64 * MIB
     result_cache_s: Positive = 120.0
     retry_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.2
