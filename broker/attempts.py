@@ -107,11 +107,18 @@ class Attempts:
         move(job, JobState.ASSIGNED)
         left_ms = int((job.deadline - now) * 1000)
         envelope = wire.pack_envelope(wire.JOB, job.id, job.attempt, job.flags, job.segments_done, left_ms)
+        while envelope[4:22] in worker.inflight:
+            # Given up, submitted again, and counted from 1; this worker has yet to end the old attempt.
+            job.attempt += 1
+            envelope = wire.pack_envelope(
+                wire.JOB, job.id, job.attempt, job.flags, job.segments_done, left_ms
+            )
         worker.inflight[envelope[4:22]] = job
         worker.beat_at = now + worker.interval_s
         pool = worker.pool
         pool.selector.given(worker)
-        pool.affinity.given(job, worker, now)
+        if pool.affinity.matters:
+            pool.affinity.given(job, worker, now)
         if len(worker.inflight) > worker.slots and job.submit.lane == "batch":
             job.ahead = True
             worker.ahead = job
@@ -177,7 +184,8 @@ class Attempts:
             pool.ahead.pop(worker.ahead, None)
             worker.ahead = None
         pool.selector.freed(worker)
-        pool.affinity.freed(worker)
+        if pool.affinity.held:
+            pool.affinity.freed(worker)
         self._pools.touch(pool)
         if job is not None:
             worker.jobs_done += 1
@@ -190,7 +198,8 @@ class Attempts:
         """An attempt begins: nobody asks for it back."""
         move(job, JobState.RUNNING)
         self._settled(job)
-        job.pool.affinity.started(job, now)
+        if job.silent:
+            job.pool.affinity.started(job, now)
 
     def first_audio(self, job: Job, now: float) -> None:
         """The first audio of an attempt: its worker has learnt the voice."""
@@ -207,9 +216,10 @@ class Attempts:
     def _over(self, job: Job) -> None:
         """The newest attempt of a job is over, as far as the job is concerned."""
         self._settled(job)
-        if job.pool.affinity.ended(job):
+        if job.cold and job.pool.affinity.ended(job):
             self._pools.touch(job.pool)
-        self.budget.left(job)
+        if job.losses:
+            self.budget.left(job)
 
     # ---- back
 
@@ -217,7 +227,8 @@ class Attempts:
         """Stop listening to a job's attempt, if it has one; the worker keeps the credit until it ended it."""
         worker = job.worker
         if worker is None:
-            self.budget.left(job)
+            if job.losses:
+                self.budget.left(job)
             return
         cancel = wire.pack_envelope(wire.CANCEL, job.id, job.attempt)
         if cancel[4:22] in worker.inflight:

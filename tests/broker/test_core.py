@@ -474,3 +474,20 @@ def test_a_client_that_lost_its_place_hears_a_running_job_again_on_the_same_conn
     bus.submit(job=job, flags=wire.ANEW)
     kinds = [wire.KIND_NAMES[message[0][3]] for message in bus.sent.to_client[b"c"][before:]]
     assert kinds == ["ACCEPTED", "ACCEPTED", "STARTED", "CHUNK"]
+
+
+def test_a_number_that_a_worker_has_not_ended_is_not_given_to_it_again() -> None:
+    """Found by the simulator: the end of the first job's attempt was taken for that of the second's."""
+    bus = Bus()
+    bus.ready(b"w1", slots=2)
+    job = bus.submit()
+    (old,) = bus.given(b"w1")
+    bus.cancel(job)  # forgotten here, and still with the worker
+    bus.submit(b"d", job)
+    new = bus.given(b"w1")[-1]
+    assert new != old
+    bus.failed(b"w1", old, "cancelled")
+    assert bus.answer(job, b"d") == "open"
+    bus.started(b"w1", new)
+    bus.done(b"w1", new)
+    assert bus.answer(job, b"d") == "done"
