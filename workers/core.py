@@ -387,7 +387,13 @@ class WorkerCore:
 
     def _heartbeat(self, link: Link, now: float) -> bytes:
         jobs = self.desk.of(link)
-        progressed = [job for job in jobs if job.progressed or now < job.patient_until][:MAX_PROGRESSED]
+        # Whether an engine works for another broker only we can tell: a job that waits for it is not wedged.
+        held_up = any(slot.job is not None and slot.job.link != link.index for slot in self.crew)
+        progressed = [
+            job
+            for job in jobs
+            if job.progressed or now < job.patient_until or (held_up and job.state is JobState.QUEUED)
+        ][:MAX_PROGRESSED]
         for job in progressed:
             job.progressed = False
         stats = self.gauges | {

@@ -512,3 +512,17 @@ def test_an_illegal_move_raises_in_tests_and_counts_in_production() -> None:
     core.referee.strict = False
     slot.move(SlotState.GONE)
     assert core.referee.illegal == 2
+
+
+def test_a_job_that_waits_for_another_brokers_counts_as_making_progress() -> None:
+    """Found by the simulator: jobs behind a hung one of another broker were taken for poison."""
+    world = ready_world(2)
+    world.give(1, link=0)
+    world.begin()
+    world.heard(link=1)
+    world.give(2, link=1)
+    world.tick(1.0)
+    assert world.last(1).header[2] == [key(2)]
+    world.tick(1.0)
+    assert world.last(0).header[2] == []  # the one that is spoken has a clock of its own
+    assert world.last(1).header[2] == [key(2)]
