@@ -269,8 +269,7 @@ class Affinity:
 
     def freed(self, worker: Worker) -> None:
         """A worker has ended an attempt, this or an older one: it may have room for a held job."""
-        if self.held:
-            self._freed[worker] = None
+        self._freed[worker] = None
 
     def _learnt(self, job: Job) -> bool:
         voice = job.submit.voice

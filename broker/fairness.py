@@ -32,6 +32,10 @@ def cost_of(job: Job) -> int:
     return max(1, min(MOST_TURNS * QUANTUM, max(job.submit.characters, len(job.payload) // 4)))
 
 
+KEPT_FLOWS: Final = 1000
+"""Flows without jobs are kept up to this many: making one anew for each job would cost more than the job."""
+
+
 class Flow:
     """The waiting jobs of one tenant in one lane."""
 
@@ -59,6 +63,7 @@ class FairQueue:
     def push(self, job: Job) -> None:
         """Append a job to its tenant's flow; a new flow has its turn last."""
         flow = self._flow(job)
+        job.cost = cost_of(job)
         if not flow.jobs:
             self._ring.append(flow)
         flow.jobs[job] = None
@@ -67,11 +72,12 @@ class FairQueue:
     def push_front(self, job: Job) -> None:
         """Put a job back that was taken before: first of its flow, which gets back what it paid."""
         flow = self._flow(job)
+        job.cost = cost_of(job)
         if not flow.jobs:
             self._ring.appendleft(flow)
         flow.jobs[job] = None
         flow.jobs.move_to_end(job, last=False)
-        flow.credit = min(flow.credit + cost_of(job), MOST_TURNS * QUANTUM)
+        flow.credit = min(flow.credit + job.cost, MOST_TURNS * QUANTUM)
         self._size += 1
 
     def peek(self) -> Job:
@@ -80,10 +86,10 @@ class FairQueue:
         while True:
             flow = ring[0]
             job = next(iter(flow.jobs))
-            if len(ring) == 1 or flow.credit >= cost_of(job):
+            if len(ring) == 1 or flow.credit >= job.cost:
                 return job
             flow.credit += QUANTUM
-            if flow.credit >= cost_of(job):
+            if flow.credit >= job.cost:
                 return job
             ring.rotate(-1)
 
@@ -92,8 +98,8 @@ class FairQueue:
         flow = self._remove(job)
         if not flow.jobs:
             return
-        flow.credit = max(0, flow.credit - cost_of(job))
-        if len(self._ring) > 1 and flow.credit < cost_of(next(iter(flow.jobs))):
+        flow.credit = max(0, flow.credit - job.cost)
+        if len(self._ring) > 1 and flow.credit < next(iter(flow.jobs)).cost:
             self._ring.rotate(-1)
 
     def discard(self, job: Job) -> None:
@@ -118,9 +124,11 @@ class FairQueue:
         self._size -= 1
         if not flow.jobs:
             # Credit is not saved up: whoever had nothing to say has no claim on what was said meanwhile.
+            flow.credit = 0
             if self._ring[0] is flow:
                 self._ring.popleft()
             else:
                 self._ring.remove(flow)
-            del self._flows[flow.name]
+            if len(self._flows) > KEPT_FLOWS:
+                del self._flows[flow.name]
         return flow

@@ -88,6 +88,8 @@ class Job:
     "Connections that asked for the result and are told when there is one."
     flow: str | bytes | None = None
     "Whose turn it waits for: its tenant, or its client's connection; None while it is in no lane."
+    cost: int = 0
+    "What its turn costs its tenant, in characters."
     aside: OrderedDict[Job, None] | None = None
     "Where it stands aside, if it does."
     ahead: bool = False
@@ -96,8 +98,8 @@ class Job:
     "It was asked back once in favour of an interactive job; that happens to no job twice."
     cold: bool = False
     "Its worker did not know the voice when the attempt was sent."
-    silent: bool = True
-    "No audio of the newest attempt has come."
+    silent: bool = False
+    "No audio of the newest attempt has come, and it matters when it does."
     begun_at: float = 0.0
     "When the newest attempt said STARTED."
     held_at: float = 0.0
