@@ -39,8 +39,8 @@ class Admission:
         settings, ledger = self._settings, self._ledger
         if len(ledger.jobs) >= settings.max_jobs:
             raise self._refusal(f"the bus holds {len(ledger.jobs):,} jobs, as many as it may")
-        if client.jobs >= settings.max_jobs_per_client:
-            raise self._refusal(f"{client.jobs:,} jobs of this client are open, as many as may be")
+        if len(client.jobs) >= settings.max_jobs_per_client:
+            raise self._refusal(f"{len(client.jobs):,} jobs of this client are open, as many as may be")
         if ledger.size_bytes + size_bytes > settings.max_queued_bytes:
             raise self._refusal(f"the bus holds {ledger.size_bytes:,} bytes of jobs, as many as it may")
         if client.size_bytes + size_bytes > settings.max_queued_bytes_per_client:

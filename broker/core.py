@@ -11,9 +11,8 @@ them to workers and takes them back, `membership.py` knows who is here, `durable
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..common import wire
 from ..common.errors import (
@@ -30,6 +29,7 @@ from ..common.errors import (
 from ..common.messages import Failed, Submit, decode, encode, failed
 from .admission import Admission
 from .attempts import Attempts
+from .clientele import Clientele
 from .durable import Durables
 from .entries import Entry, Page, Read, Recovered
 from .invariants import check_invariants
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from ..common.config import Broker as Settings
 
 log = logging.getLogger(__name__)
-MAX_BANISHED: Final = 10_000
 
 
 def _stopping() -> Overloaded:
@@ -63,10 +62,7 @@ class BrokerCore:
         self.results = Results(settings, self.ledger)
         self.durables = Durables(settings, self.ledger, self._enqueue, self._end)
         self.to_journal = self.durables.to_journal
-        self.nobody = Client(b"", now)
-        "Owns the durable jobs whose clients have gone."
-        self.banished: OrderedDict[bytes, None] = OrderedDict()
-        "Connections that did not read and were cut off: silence makes them connect anew."
+        self.clientele = Clientele(settings, self.ledger, self.durables, self._end, now)
         self.to_workers: Out = []
         self.admission = Admission(settings, self.ledger, now)
         self.pools = Pools(settings, rand_below, now, expected)
@@ -83,6 +79,9 @@ class BrokerCore:
         self.to_clients = self.ledger.to_clients
         self._jobs = self.ledger.jobs
         self._workers = self.members.by_peer
+        self.banished = self.clientele.banished
+        self.client_gone = self.clientele.gone
+        self.client_slow = self.clientele.slow
         self.flush = self.attempts.flush
 
     @property
@@ -194,29 +193,6 @@ class BrokerCore:
             self.ledger.client(peer, now)
             self.to_clients.append((peer, envelope[:3] + bytes((wire.PONG,)) + envelope[4:]))
 
-    def client_gone(self, peer: bytes) -> None:
-        """Give up what a vanished client has left, for nobody waits for it; durable jobs go on."""
-        client = self.ledger.clients.pop(peer, None)
-        if client is None or not client.jobs:
-            return
-        log.warning("client %s gone with %d jobs open", peer.hex(), client.jobs)
-        self.durables.leave(client, self.nobody)
-        for job in [job for job in self._jobs.values() if job.client is client]:
-            if job.durable:
-                self.ledger.give_to(job, self.nobody)
-                job.flags &= ~wire.STREAM
-            else:
-                self._end(job, ClientLost("the client was silent for too long: submit the job again"))
-
-    def client_slow(self, peer: bytes) -> None:
-        """Cut off a client that does not read: what waited for it has been dropped by the transport."""
-        log.warning("client %s does not read what it is sent, it is cut off", peer.hex())
-        self.ledger.totals["slow_consumers"] += 1
-        self.banished[peer] = None
-        if len(self.banished) > MAX_BANISHED:
-            self.banished.popitem(last=False)
-        self.client_gone(peer)
-
     def malformed(self, peer: bytes, job_id: bytes, error: ProtocolError, *, from_worker: bool) -> None:
         """Count a message that is not VB1 and say so once; nothing else changes."""
         self.ledger.totals["protocol_errors"] += 1
@@ -237,8 +213,8 @@ class BrokerCore:
     def _revive(self, found: Recovered, submit: Submit, deadline: float, now: float) -> None:
         pool = self.pools.of(submit.engine or self.settings.default_engine, now)
         job = Job(
-            found.job, self.nobody, pool, 0, deadline, found.header, submit, found.text, entered_at=now,
-            size_bytes=size_of(found.header, found.text),
+            found.job, self.clientele.nobody, pool, 0, deadline, found.header, submit, found.text,
+            entered_at=now, size_bytes=size_of(found.header, found.text),
             attempt=found.attempt, losses=found.losses, history=list(found.history),
         )  # fmt: skip
         self.ledger.open(job)
@@ -376,9 +352,7 @@ class BrokerCore:
         self.durables.sweep(now)
         self.members.sweep(now)
         self.attempts.sweep(now)
-        timeout_s = self.settings.client_timeout_s
-        for peer in [c.peer for c in self.ledger.clients.values() if now - c.seen_at > timeout_s]:
-            self.client_gone(peer)
+        self.clientele.sweep(now)
         for pool in self.pools.by_engine.values():
             if not pool.workers and len(pool.queue):
                 error = self.pools.hopeless(pool, now)

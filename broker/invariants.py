@@ -87,8 +87,8 @@ def _check_accounts(core: BrokerCore) -> None:
     for job in (*core.ledger.jobs.values(), *core.durables.pending.values()):
         owed[id(job.client)] = owed.get(id(job.client), 0) + 1
         size_bytes += job.size_bytes
-    for client in (core.nobody, *core.ledger.clients.values()):
-        _require(client.jobs == owed.pop(id(client), 0), "a client's count is that of its open jobs")
+    for client in (core.clientele.nobody, *core.ledger.clients.values()):
+        _require(len(client.jobs) == owed.pop(id(client), 0), "a client's count is that of its open jobs")
     _require(not owed, "every open job is owed to a client that is here, or to nobody")
     _require(core.ledger.size_bytes == size_bytes, "the bytes on account are those of the open jobs")
 

@@ -69,8 +69,11 @@ class Ledger:
 
     def charge(self, job: Job, client: Client, sign: int) -> None:
         """Put a job on a client's account, or take it off."""
-        size = job.size_bytes if sign > 0 else -job.size_bytes
-        client.jobs += sign
+        if sign > 0:
+            client.jobs[job.id] = job
+        else:
+            del client.jobs[job.id]
+        size = sign * job.size_bytes
         client.size_bytes += size
         self.size_bytes += size
 

@@ -303,6 +303,6 @@ class Loop:
 
 
 def _client_room(budget_bytes: int) -> tuple[int, int]:
-    """Split a client's budget: messages libzmq may hold for it, were they all large, and bytes beside them."""
+    """Split a client's budget: messages libzmq may hold, were all of them large, and bytes beside them."""
     hwm = min(_CLIENT_HWM, max(1, budget_bytes // 2 // wire.MAX_PAYLOAD_BYTES))
     return hwm, max(budget_bytes // 2, budget_bytes - hwm * wire.MAX_PAYLOAD_BYTES)

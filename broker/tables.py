@@ -28,9 +28,10 @@ class Client:
 
     peer: bytes
     seen_at: float
-    jobs: int = 0
+    jobs: dict[bytes, Job] = field(default_factory=dict["bytes", "Job"])
+    "Its open jobs by id, with those that are still being written down."
     size_bytes: int = 0
-    "What its open jobs take here: headers, texts and the records themselves."
+    "What they take here: headers, texts and the records themselves."
 
 
 JOB_OVERHEAD_BYTES: Final = 1024
