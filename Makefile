@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench chaos models clean
+.PHONY: demo test check format bench guarantees chaos models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -29,6 +29,9 @@ bench: $(VENV)/run.stamp models  ## what the bus costs, and how well voices are 
 	$(BIN)/python -m bench.bus
 	$(BIN)/python -m bench.first_audio
 	$(BIN)/python bench/cloning.py --scratch out/cloning
+
+guarantees: $(VENV)/run.stamp  ## what is promised, played on real processes with what is seen (two minutes)
+	$(BIN)/python -m bench.guarantees
 
 chaos: $(VENV)/test.stamp  ## 5,000 jobs while processes are killed and connections broken (two minutes)
 	$(BIN)/python -m tests.chaos --jobs 5000 --faults 36
