@@ -251,8 +251,8 @@ class Attempts:
             self.retry(job, worker, cause, counted=counted and begun)
         worker.inflight.clear()
 
-    def retry(self, job: Job, worker: Worker, cause: str, *, counted: bool) -> None:
-        """Let a job whose attempt is over wait for another, or answer it."""
+    def retry(self, job: Job, worker: Worker, cause: str, *, counted: bool, returned: bool = False) -> None:
+        """Let a job whose attempt is over wait for another, or answer it. `counted`: held against the job."""
         job.history.append(f"attempt {job.attempt} on {worker.info.worker}: {cause}")
         job.losses += counted
         job.worker = None
@@ -266,7 +266,7 @@ class Attempts:
             self._put_by(job)
             return
         log.info("job=%s attempt=%d again: %s", job.id.hex(), job.attempt, cause)
-        self._ledger.totals["retried"] += counted
+        self._ledger.totals["returned" if returned else "retried"] += 1
         job.mid_segment = False
         self._results.rewind(job)
         if job.durable:
@@ -308,3 +308,8 @@ class Attempts:
                 if now - since > lease_s:
                     cause = f"no progress for {lease_s:g} s"
                     self.abandon(job, cause, counted=begun or not busy)
+                elif not begun and now - since > lease_s / 2 and job.asked != job.attempt:
+                    # It may wait for an engine that died, or works for another broker: then it comes back.
+                    job.asked = job.attempt
+                    envelope = wire.pack_envelope(wire.CANCEL, job.id, job.attempt, wire.UNBEGUN)
+                    self._out.append((worker.peer, envelope))

@@ -290,8 +290,7 @@ class BrokerCore:
         worker = self._workers.get(peer)
         job = self.attempts.close(peer, envelope, now)
         if job is not None and worker is not None:
-            self.ledger.totals["returned"] += 1
-            self.attempts.retry(job, worker, "handed back", counted=False)
+            self.attempts.retry(job, worker, "handed back", counted=False, returned=True)
 
     def ready(self, peer: bytes, header: bytes, now: float) -> None:
         """A worker registers. Raises `ProtocolError`."""
@@ -315,11 +314,14 @@ class BrokerCore:
         if worker is not None:
             self.members.drain(worker, tell=False)
 
-    def worker_leaves(self, peer: bytes, cause: str, now: float) -> None:
-        """DRAINED, GOODBYE or a dead transport: what is still open goes to others, without penalty."""
+    def worker_leaves(self, peer: bytes, cause: str, now: float, *, counted: bool = False) -> None:
+        """A worker goes and says so: what is still open goes to others, without penalty.
+
+        `counted`: it did not say so, its connection is dead; what it had begun may have been what killed it.
+        """
         worker = self._workers.get(peer)
         if worker is not None:
-            self.members.remove(worker, cause, now, counted=False)
+            self.members.remove(worker, cause, now, counted=counted)
 
     def drain_worker(self, worker_id: str) -> None:
         """An operator wants a worker to finish and leave. Raises `BadRequest` for an unknown id."""

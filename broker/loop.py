@@ -266,7 +266,7 @@ class Loop:
         if self._client_out.waiting:
             gone_clients += self._client_out.retry()
         for peer in gone_workers:
-            core.worker_leaves(peer, "unreachable", now)
+            core.worker_leaves(peer, "unreachable", now, counted=True)
         for peer in gone_clients:
             core.client_gone(peer)
         if self._client_out.slow:

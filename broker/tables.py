@@ -97,6 +97,8 @@ class Job:
     "Its attempt was sent ahead of a free slot and has not begun, as far as is known."
     recalled: bool = False
     "It was asked back once in favour of an interactive job; that happens to no job twice."
+    asked: int = 0
+    "Number of the attempt that was asked back because nothing was heard of it."
     cold: bool = False
     "Its worker did not know the voice when the attempt was sent."
     silent: bool = False
