@@ -167,8 +167,10 @@ class Attempts:
             self._out.append((peer, wire.pack_envelope(wire.CANCEL, envelope[4:20], attempt)))
         return job
 
-    def close(self, peer: bytes, envelope: bytes, now: float, *, well: bool = False) -> Job | None:
-        """The same for a message that ends the attempt: its credit comes back."""
+    def close(
+        self, peer: bytes, envelope: bytes, now: float, *, well: bool = False, worked: bool = True
+    ) -> Job | None:
+        """The same for a message that ends the attempt: its credit comes back. `worked`: an engine had it."""
         worker = self.heard(peer, now)
         if worker is None:
             return None
@@ -177,7 +179,8 @@ class Attempts:
             self._ledger.totals["stale"] += 1
             return None
         job = worker.inflight.pop(key)
-        worker.progress_at = now
+        if worked:
+            worker.progress_at = now
         pool = worker.pool
         if worker.ahead is not None:
             # A slot has come free: it begins now, whether we have heard of that or not.

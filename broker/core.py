@@ -288,7 +288,7 @@ class BrokerCore:
     def returned(self, peer: bytes, envelope: bytes, now: float) -> None:
         """An attempt that was never begun comes back, without penalty."""
         worker = self._workers.get(peer)
-        job = self.attempts.close(peer, envelope, now)
+        job = self.attempts.close(peer, envelope, now, worked=False)
         if job is not None and worker is not None:
             self.attempts.retry(job, worker, "handed back", counted=False, returned=True)
 

@@ -47,6 +47,10 @@ class Membership:
         """Register a worker, or replace, move or refuse it by its incarnation. Raises `ProtocolError`."""
         info = decode(header, Ready)
         known = self.by_id.get(info.worker)
+        if info.renews and (known is None or known.peer != peer):
+            # It believes to be registered, and works on attempts that we know nothing of, or have given up.
+            self.reregister(peer)
+            return
         if known is not None and info.incarnation < known.info.incarnation:
             log.warning("worker %s refused: a newer incarnation is registered", info.worker)
             self._out.append((peer, wire.pack_envelope(wire.GOODBYE)))

@@ -102,6 +102,8 @@ class Ready(Header, frozen=True):
     max_chars: Count = 400
     learns: bool = False
     "Learning a voice takes its engine time: the broker then has no two workers learn the same one at once."
+    renews: bool = False
+    "It is registered already, as it believes, and only its slots have changed."
 
 
 class Welcome(Header, frozen=True):

@@ -174,7 +174,7 @@ class WorkerCore:
 
     # Registration.
 
-    def _offer(self, slots: int) -> bytes:
+    def _offer(self, slots: int, renews: bool) -> bytes:
         facts = self.crew.facts
         if facts is None:
             raise AssertionError("a worker registers after its engine is loaded")
@@ -191,6 +191,7 @@ class WorkerCore:
                 self.crew.warm_voices[-MAX_WARM_VOICES:],
                 facts.max_chars,
                 facts.learns,
+                renews,
             )
         )
 
@@ -387,13 +388,7 @@ class WorkerCore:
 
     def _heartbeat(self, link: Link, now: float) -> bytes:
         jobs = self.desk.of(link)
-        # Whether an engine works for another broker only we can tell: a job that waits for it is not wedged.
-        held_up = any(slot.job is not None and slot.job.link != link.index for slot in self.crew)
-        progressed = [
-            job
-            for job in jobs
-            if job.progressed or now < job.patient_until or (held_up and job.state is JobState.QUEUED)
-        ][:MAX_PROGRESSED]
+        progressed = [job for job in jobs if job.progressed or now < job.patient_until][:MAX_PROGRESSED]
         for job in progressed:
             job.progressed = False
         stats = self.gauges | {

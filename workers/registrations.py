@@ -16,13 +16,13 @@ from .states import LinkState, Referee
 
 
 class Registrations:
-    """The links, in the order the brokers were given. `offer(slots)` makes a READY's header."""
+    """The links, in the order the brokers were given. `offer(slots, renews)` makes a READY's header."""
 
     def __init__(
         self,
         brokers: Sequence[str],
         slots: int,
-        offer: Callable[[int], bytes],
+        offer: Callable[[int, bool], bytes],
         timing: Timing,
         referee: Referee,
         random: Callable[[], float],
@@ -67,10 +67,10 @@ class Registrations:
         for link in idle:
             self._ready(link, shares(self.links, self._slots, link)[link.index], out)
 
-    def _ready(self, link: Link, slots: int, out: Actions) -> None:
+    def _ready(self, link: Link, slots: int, out: Actions, *, renews: bool = False) -> None:
         link.slots = slots
         link.most_slots = max(link.most_slots, slots)
-        self.send(link, [pack_envelope(wire.READY), self._offer(slots)], out)
+        self.send(link, [pack_envelope(wire.READY), self._offer(slots, renews)], out)
 
     def welcome(self, link: Link, header: Welcome, now: float, out: Actions) -> bool:
         """Take a WELCOME; return whether the link was not registered before."""
@@ -86,7 +86,7 @@ class Registrations:
         for index, slots in shares(self.links, self._slots).items():
             link = self.links[index]
             if link.state is LinkState.REGISTERED and link.slots != slots:
-                self._ready(link, slots, out)
+                self._ready(link, slots, out, renews=True)
 
     def register_again(self, link: Link, now: float, out: Actions) -> None:
         """Introduce the worker to a broker that has forgotten it, over the same socket."""

@@ -8,7 +8,7 @@ from tests.broker.model import Bus
 from voicebus.broker.pools import SETTLE_S
 from voicebus.common import wire
 from voicebus.common.errors import BadRequest, ProtocolError
-from voicebus.common.messages import Failed, Welcome, decode
+from voicebus.common.messages import Failed, Ready, Welcome, decode, encode
 
 
 def test_a_job_goes_out_and_its_answer_comes_back() -> None:
@@ -491,3 +491,46 @@ def test_a_number_that_a_worker_has_not_ended_is_not_given_to_it_again() -> None
     bus.started(b"w1", new)
     bus.done(b"w1", new)
     assert bus.answer(job, b"d") == "done"
+
+
+def test_an_attempt_of_which_nothing_is_heard_is_asked_back_before_it_is_held_against_its_job() -> None:
+    """Found by the simulator: jobs that waited behind a hung one of another broker were called poison."""
+    bus = Bus(progress_lease_s=10)
+    bus.ready(b"w1")
+    bus.submit()
+    (key,) = bus.given(b"w1")
+    bus.pass_time(6, b"w1")
+    asked = [m[0] for m in bus.sent.to_worker[b"w1"] if m[0][3] == wire.CANCEL]
+    assert asked == [wire.pack_envelope(wire.CANCEL, key[:16], 1, wire.UNBEGUN)]
+    bus.returned(b"w1", key)
+    assert bus.core.ledger.jobs[key[:16]].losses == 0
+    bus.pass_time(12, b"w1")  # not returned this time, so an engine hangs with it
+    assert bus.core.ledger.jobs[key[:16]].losses == 1
+
+
+def test_a_worker_that_believes_to_be_registered_is_told_when_it_is_not() -> None:
+    """Found by the simulator: it would work on for a broker that had forgotten what it had given out."""
+    bus = Bus()
+    bus.ready(b"w1", "w")
+    renewal = Ready("w", 1, "tone", ["en"], 2, 1000, 24_000, renews=True)
+    bus.core.ready(b"new", encode(renewal), bus.now)
+    bus.settle()
+    assert [message[0][3] for message in bus.sent.to_worker[b"new"]] == [wire.REREGISTER]
+    bus.core.ready(b"w1", encode(renewal), bus.now)
+    bus.settle()
+    assert bus.core.members.by_id["w"].slots == 2
+
+
+def test_handing_back_is_no_sign_that_an_engine_works() -> None:
+    """Found by the simulator: what waited behind a hung engine came and went, and its lease never ran out."""
+    bus = Bus(progress_lease_s=10)
+    bus.ready(b"w1")
+    for _ in range(4):
+        bus.submit()
+    hung, waiting = bus.given(b"w1")
+    for _ in range(3):
+        bus.pass_time(6, b"w1")
+        if waiting in bus.open(b"w1"):
+            bus.returned(b"w1", waiting)
+            waiting = bus.given(b"w1")[-1]
+    assert bus.core.ledger.jobs[hung[:16]].losses == 1
