@@ -9,8 +9,9 @@ The rules that are not obvious:
 * An attempt is known by envelope[4:22], its job id and number. What an engine sends about anything else
   is stale and dropped here; the broker fences in the same way.
 * When a broker falls silent its socket goes, and with it messages that may or may not have arrived. Its
-  attempts are therefore stopped; should the broker still think of them when it is back, it is told that they
-  were lost, or returned if they had not begun. Going on with a gap in the audio would be worse.
+  attempts are therefore stopped: going on with a gap in the audio would be worse. Nothing is said of them
+  when it is back. READY over a new connection has told it all; and one that was started again may by then
+  have given out attempts of the same numbers.
 * A broker that forgot this worker (REREGISTER) has forgotten its attempts, or given them to others: they
   are stopped, and nobody is told. Would they go on, the broker might take what they say for attempts of the
   same number that it gives out anew.
@@ -197,20 +198,11 @@ class WorkerCore:
 
     def _welcome(self, link: Link, header: Welcome, now: float, out: Actions) -> None:
         if self.links.welcome(link, header, now, out):
-            lost = encode(failed(WorkerLost(f"worker {self.worker} lost the broker while it spoke")))
-            for key, begun in link.lost:
-                ids = key[:16], int.from_bytes(key[16:], "big")
-                frames = (
-                    [pack_envelope(wire.FAILED, *ids), lost] if begun else [pack_envelope(wire.RETURN, *ids)]
-                )
-                self.links.send(link, frames, out)
-            link.lost.clear()
             self.desk.dispatch(now, out)
 
     def _reregister(self, link: Link, now: float, out: Actions) -> None:
         if link.state is LinkState.REGISTERED:
             self.desk.abandon(link, now, out)
-            link.lost.clear()
             self.links.register_again(link, now, out)
         elif link.state is LinkState.DRAINING:
             self._leave(link, now, out)
@@ -334,7 +326,7 @@ class WorkerCore:
         self.desk.end(job)
         self.crew.freed(slot)
         if abandoned:
-            pass  # the broker hears of it when it is back
+            pass  # its broker has given it to another
         elif kind == wire.FAILED and job.reason is Reason.DEADLINE:
             self.desk.answer(job, interruption(job), out)
         else:

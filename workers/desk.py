@@ -35,6 +35,10 @@ class Desk:
         """The jobs that came over a link."""
         return [job for job in self.jobs.values() if job.link == link.index]
 
+    def _held(self, link: Link) -> int:
+        """The credits a broker knows to be taken: what was abandoned it has given to others."""
+        return sum(job.state is not JobState.ABANDONED for job in self.of(link))
+
     # Coming in.
 
     def take(
@@ -66,7 +70,7 @@ class Desk:
         )
         # A client that failed over asks another broker under the same id; one that was started again gives
         # its jobs out anew; each counts attempts from 1. What an engine says must belong to one of them.
-        if known is not None or link.state is LinkState.DRAINING or len(self.of(link)) > link.most_slots:
+        if known is not None or link.state is LinkState.DRAINING or self._held(link) > link.most_slots:
             self._links.send(link, [pack_envelope(wire.RETURN, job.job, job.attempt)], out)
             return
         self.jobs[key] = job
@@ -125,11 +129,10 @@ class Desk:
             self._crew.interrupt(job, now, out)
 
     def abandon(self, link: Link, now: float, out: Actions) -> None:
-        """Drop what came over this link, stopping what has begun; the link remembers what it owes."""
+        """Drop what came over this link, stopping what has begun."""
         for job in self.of(link):
             if job.state is JobState.ABANDONED:
                 continue
-            link.lost.append((job.key, job.state is not JobState.QUEUED))
             if job.state is JobState.QUEUED:
                 self.end(job)
             else:
@@ -137,8 +140,6 @@ class Desk:
                 job.move(JobState.ABANDONED)
                 if not told:
                     self._crew.interrupt(job, now, out)
-        # Credits bound what one loss can add; a broker that comes and goes needs no long memory.
-        del link.lost[: -2 * (link.most_slots + 1)]
 
     def return_queued(self, link: Link, out: Actions) -> None:
         """Hand back what waits and came over this link."""

@@ -58,7 +58,6 @@ class Link:
         "index",
         "interval_s",
         "liveness",
-        "lost",
         "most_slots",
         "refusals",
         "retry_at",
@@ -81,8 +80,6 @@ class Link:
         "GOODBYEs in a row in answer to READY."
         self.slots = self.most_slots = 0
         "The share of the worker's slots this broker was told of, and the largest it ever was."
-        self.lost: list[tuple[bytes, bool]] = []
-        "Attempts cut off with this link, and whether they had begun: told to the broker when it is back."
         self._timing = timing
         self._referee = referee
         self._random = random
