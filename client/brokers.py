@@ -13,9 +13,12 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 from hashlib import blake2b
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..common import wire
+
+if TYPE_CHECKING:
+    from .task import Task
 
 SILENT_INTERVALS: Final = 3
 REDIAL_FIRST_S: Final = 0.1
@@ -141,3 +144,16 @@ def ranked(lines: Sequence[Line], job: bytes) -> list[Line]:
         key=lambda line: blake2b(line.address.encode(), key=job, digest_size=8).digest(),
         reverse=True,
     )
+
+
+def place(lines: Sequence[Line], task: Task) -> Line:
+    """The broker for a task: its home, else the best for its job among those in the best state.
+
+    Brokers that do not know the job are left out; at least one must not have been asked yet.
+    """
+    if len(lines) == 1:
+        return lines[0]
+    if task.home >= 0:
+        return lines[task.home]
+    untried = [line for line in ranked(lines, task.job) if not task.tried >> line.number & 1]
+    return max(untried, key=lambda line: line.state)

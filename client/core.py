@@ -13,31 +13,28 @@ whose sinks want to know. Three rules hold throughout:
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
 from ..common import wire
-from ..common.errors import BusError, ClientLost, ProtocolError, WorkerLost
-from ..common.messages import Accepted, AdminReply, Done, Failed, Started, decode
+from ..common.errors import BusError, ClientLost, ProtocolError, UnknownJob, WorkerLost
+from ..common.messages import Accepted, Admin, AdminReply, Done, Failed, Started, decode, encode
 from . import endings
-from .brokers import Line, LineState, ranked
+from .brokers import Line, LineState
+from .dispatch import BACKOFF_FIRST_S, MOST_TORN, WATCH_S, Dispatch
 from .task import Phase, Task
 
 SWEEP_S: Final = 0.5
 """Deadlines and missing answers are looked for this often; the broker's own clock is the exact one."""
 GRACE_S: Final = 1.0
 """How long past a deadline the broker's own answer is waited for."""
-ACCEPT_S: Final = 2.0
-"""A SUBMIT without an answer is sent again after this, doubling each time."""
-BACKOFF_FIRST_S: Final = 0.1
-BACKOFF_MOST_S: Final = 10.0
 PATIENCE_S: Final = 60.0
 """How long a job without a deadline is offered to a bus that has no room."""
-MOST_SILENT_TRIES: Final = 5
-MOST_TORN: Final = 3
+STOPPED_S: Final = 3.0
+"""A sweep that is so late was held up with the whole process: the broker may have cut us off as well."""
+CANCEL_S: Final = 10.0
 BUSY_CODES: Final = frozenset({"overloaded", "rate_limited"})
 
 _PARKED, _BACKOFF, _SENT, _ACCEPTED, _SPEAKING, _ENDED = Phase
@@ -69,44 +66,62 @@ class ClientCore:
         self._random = random
         self._new_id = new_id
         self._connect_timeout_s = connect_timeout_s
-        self._backoffs: list[tuple[float, int, Task]] = []
-        self._order = 0
+        self._dispatch = Dispatch(self.lines, self.tasks, random, connect_timeout_s, self._end)
+        self.fetching = self._dispatch.fetching
         self._sweep_at = inf
         self._now = 0.0
-        self._dark_since: float | None = None
 
     # -- from the faces -----------------------------------------------------------------------------
 
     def open(self, now: float) -> None:
         """Dial all brokers. Called once, before anything else."""
-        self._dark_since = now
+        self._dispatch.dark_since = now
         for line in self.lines:
             line.open(now)
 
     def submit(self, task: Task, now: float) -> None:
-        """Take a task on. Its job id must be new."""
+        """Take a task on. Of two about one job the second gets what the first gets."""
         if not self.tasks:
             self._sweep_at = now + SWEEP_S
             for line in self.lines:
                 if line.state is _UP:
                     line.wake(now)
-        self.tasks[task.job] = task
         self._now = task.submitted_at = now
+        known = self.tasks.get(task.job)
+        if known is not None:
+            self._follow(known, task)
+            return
+        self.tasks[task.job] = task
         if task.listening:
             task.heard = deque()
-        line = self._assign(task)
-        if line.state is _UP:
-            self._send(task, line, now)
+        self._dispatch.go(task, now)
 
     def cancel(self, task: Task) -> None:
-        """End a task now, and tell its broker. Does nothing for one that has ended or never began."""
-        if self.tasks.get(task.job) is not task:
+        """End a task now, and its job. Does nothing for one that has ended or never began.
+
+        A job that outlives us is cancelled wherever it is, by its name; of any other its broker is told.
+        """
+        known = self.tasks.get(task.job)
+        if known is None or (known is not task and task not in known.followers):
             return
-        if task.phase > _BACKOFF and task.kind == wire.SUBMIT:
+        if task.outlives:
+            header = encode(Admin("cancel", task.job.hex()))
+            until = self._now + CANCEL_S
+            self.submit(
+                Task(self._new_id(), header, None, deadline=until, kind=wire.ADMIN, seeks=True), self._now
+            )
+        elif task.phase > _BACKOFF and task.kind == wire.SUBMIT:
             line = self.lines[task.line]
             line.out.append((wire.pack_envelope(wire.CANCEL, task.job),))
             line.sent = True
-        self._end(task, endings.cancelled())
+        self._end(known, endings.cancelled())
+
+    def leave(self, task: Task) -> None:
+        """Nobody waits for this task any more. A durable job goes on; any other is cancelled."""
+        if not task.outlives:
+            self.cancel(task)
+        elif self.tasks.get(task.job) is task:
+            self._end(task, endings.left_behind(task))
 
     def listen(self, task: Task) -> None:
         """From now on somebody hears this task's audio as it comes; what is held goes first."""
@@ -121,10 +136,10 @@ class ClientCore:
             self.touched.append(task)
 
     def close(self, error: BusError | None = None) -> None:
-        """End every task, with `error` or as cancelled. CANCELs are in the lines' `out`."""
+        """End every task, with `error` or as left. CANCELs are in the lines' `out`."""
         for task in list(self.tasks.values()):
             if error is None:
-                self.cancel(task)
+                self.leave(task)
             else:
                 self._end(task, error)
 
@@ -139,7 +154,7 @@ class ClientCore:
         if line.state is not _UP:
             if line.state is LineState.CLOSED:
                 return
-            self._line_up(line, now)
+            self._dispatch.line_up(line, now)
         try:
             kind, job, attempt, flags, sequence, value = wire.unpack_envelope(envelope)
             task = self.tasks.get(job)
@@ -159,9 +174,7 @@ class ClientCore:
                 self._on_started(task, attempt, sequence, decode(header, Started))
             elif kind == wire.ACCEPTED:
                 decode(header, Accepted)
-                if task.phase is _SENT:
-                    task.phase = _ACCEPTED
-                    task.accept_by = inf
+                self._on_accepted(task, flags, now)
             elif kind == wire.FAILED:
                 self._on_failed(task, decode(header, Failed), now)
             elif kind == wire.ADMIN and task.kind == wire.ADMIN:
@@ -174,7 +187,7 @@ class ClientCore:
     def disconnected(self, line: Line, now: float) -> None:
         """The connection broke: answers may be lost, so the line starts afresh."""
         if line.state is _UP:
-            self._line_lost(line, now)
+            self._dispatch.line_lost(line, now)
 
     def next_deadline(self) -> float:
         """When `tick` has something to do next; `inf` when nothing is waited for."""
@@ -183,7 +196,8 @@ class ClientCore:
         at = self._sweep_at
         for line in self.lines:
             at = min(at, line.beat_at, line.redial_at)
-        return min(at, self._backoffs[0][0]) if self._backoffs else at
+        backoffs = self._dispatch.backoffs
+        return min(at, backoffs[0][0]) if backoffs else at
 
     def tick(self, now: float) -> None:
         """Do what is due: beats, redials, second tries, missing answers, deadlines."""
@@ -194,26 +208,42 @@ class ClientCore:
             if now >= line.redial_at:
                 line.open(now)
             elif now >= line.beat_at and not line.beat(now):
-                self._line_lost(line, now)
-        while self._backoffs and self._backoffs[0][0] <= now:
-            task = heapq.heappop(self._backoffs)[2]
-            if task.phase is _BACKOFF:
-                task.phase = _PARKED
-                line = self._assign(task)
-                if line.state is _UP:
-                    self._send(task, line, now)
+                self._dispatch.line_lost(line, now)
+        self._dispatch.wake(now)
         if now >= self._sweep_at:
+            stopped = now - self._sweep_at > STOPPED_S
             self._sweep_at = now + SWEEP_S
-            self._sweep(now)
+            self._sweep(now, stopped)
 
     # -- messages -----------------------------------------------------------------------------------
+
+    def _on_accepted(self, task: Task, flags: int, now: float) -> None:
+        if flags & wire.STORED:
+            if task.fetch is None and not task.surfaced:
+                self._dispatch.forget(task, self._now)
+                self.fetching.begin(task, now)
+        elif task.fetch is not None:
+            # What was to be fetched has not ended: STORED will follow when it has.
+            self._dispatch.forget(task, self._now)
+            task.phase = _ACCEPTED
+        elif task.phase is _SENT:
+            task.phase = _ACCEPTED
+        if task.fetch is None:
+            task.accept_by = now + WATCH_S if task.outlives else inf
+        if task.outlives and task.home != task.line:
+            task.home = task.line
+            self.touched.append(task)
 
     def _on_chunk(self, task: Task, attempt: int, flags: int, number: int, segment: int, pcm: bytes) -> None:
         if attempt != task.attempt or number < task.next_chunk or task.phase is not _SPEAKING:
             self.strays += 1
             return
+        fetch = task.fetch
         if number > task.next_chunk or segment < task.segment:
-            self._broken(task)
+            if fetch is None:
+                self._dispatch.broken(task, self._now)
+            else:
+                self.strays += 1  # the page will be asked for again, from the first chunk that is missing
             return
         task.next_chunk = number + 1
         if segment != task.segment:
@@ -229,9 +259,14 @@ class ClientCore:
             task.surfaced = True
             task.heard.append(pcm)
             self.touched.append(task)
+        if fetch is not None and task.next_chunk >= fetch.page_end:
+            self.fetching.turn_page(task, fetch, self._now)
 
     def _on_started(self, task: Task, attempt: int, first_segment: int, started: Started) -> None:
-        if attempt < task.attempt:
+        if attempt < task.attempt or (
+            task.asks if task.fetch is None else task.phase is _SPEAKING or first_segment
+        ):
+            # Old, or no answer to what was asked last, or the beginning of a page that came twice.
             self.strays += 1
             return
         if task.surfaced and first_segment <= task.segment:
@@ -247,19 +282,24 @@ class ClientCore:
         task.whole = min(task.whole, task.segment)
         if task.whole < first_segment - 1:
             # The bus takes what came before for delivered, but it was lost with a connection.
-            self._broken(task)
+            self._dispatch.broken(task, self._now)
             return
         task.attempt = attempt
         task.next_chunk = 0
         task.started = started
         task.phase = _SPEAKING
-        task.accept_by = inf
+        if task.outlives:
+            task.home = task.line
+        if task.fetch is None:
+            task.accept_by = self._now + WATCH_S if task.durable else inf
 
     def _on_done(self, task: Task, attempt: int, done: Done) -> None:
-        if attempt < task.attempt:
+        if attempt < task.attempt or (
+            task.fetch is not None and (attempt != task.attempt or done.chunks != task.next_chunk)
+        ):
             self.strays += 1
         elif attempt > task.attempt or done.chunks != task.next_chunk:
-            self._broken(task)
+            self._dispatch.broken(task, self._now)
         else:
             task.done = done
             task.attempts = attempt
@@ -268,14 +308,17 @@ class ClientCore:
     def _on_failed(self, task: Task, failed: Failed, now: float) -> None:
         task.history = failed.history
         task.attempts = max(task.attempt, len(failed.history))
+        if task.asks or task.fetch is not None:
+            self._on_nothing(task, failed, now)
+            return
         if failed.code in BUSY_CODES and task.phase is _SENT:
-            wait_s = max(failed.retry_after_s or 0.0, self._pause_s(task))
+            wait_s = max(failed.retry_after_s or 0.0, self._dispatch.pause_s(task))
             if now + wait_s < min(task.deadline, task.submitted_at + PATIENCE_S):
-                self._back_off(task, now + wait_s)
+                self._dispatch.back_off(task, wait_s, now)
                 return
         elif failed.code == ClientLost.code and not task.surfaced:
             # We were stopped, or cut off, for longer than the broker waits; nobody has heard any of it.
-            self._back_off(task, now + self._pause_s(task))
+            self._dispatch.back_off(task, self._dispatch.pause_s(task), now)
             return
         elif failed.code == WorkerLost.code and not task.surfaced and task.flags & wire.STREAM:
             # The broker may not repeat what it forwarded, but nobody has listened yet: ask anew.
@@ -284,128 +327,76 @@ class ClientCore:
                 del self.tasks[task.job]
                 task.job = self._new_id()
                 self.tasks[task.job] = task
-                self._back_off(task, now + self._pause_s(task))
+                self._dispatch.back_off(task, self._dispatch.pause_s(task), now)
+                return
+        self._end(task, failed.error())
+
+    def _on_nothing(self, task: Task, failed: Failed, now: float) -> None:
+        """FAILED in answer to FETCH."""
+        fetch = task.fetch
+        if failed.code in BUSY_CODES and fetch is not None:
+            wait_s = max(failed.retry_after_s or 0.0, BACKOFF_FIRST_S) * (1 + self._random())
+            if self.fetching.busy(task, fetch, wait_s, now):
+                return
+        elif failed.code == UnknownJob.code:
+            if not task.asks:
+                self._dispatch.broken(task, self._now)  # it expired while it was fetched: to be spoken again
+                return
+            if self._dispatch.seek_on(task, now):
                 return
         self._end(task, failed.error())
 
     def _on_reply(self, task: Task, reply: AdminReply, payload: bytes | None) -> None:
+        if task.seeks and reply.code == UnknownJob.code and self._dispatch.seek_on(task, self._now):
+            return
         task.reply = reply
         task.chunks = [payload or b""]
         self._end(task, None)
 
-    def _broken(self, task: Task) -> None:
-        """Audio is missing in between: hear the job again if nobody has listened, else fail."""
-        task.torn += 1
-        if task.surfaced or task.torn >= MOST_TORN:
-            self._end(task, endings.torn(task))
-        else:
-            self._back_off(task, self._now + self._pause_s(task))
-
-    # -- brokers ------------------------------------------------------------------------------------
-
-    def _assign(self, task: Task) -> Line:
-        """Give a task to the best broker for it, among those in the best state."""
-        line = (
-            max(ranked(self.lines, task.job), key=lambda line: line.state)
-            if len(self.lines) > 1
-            else self.lines[0]
-        )
-        task.line = line.number
-        return line
-
-    def _line_up(self, line: Line, now: float) -> None:
-        line.up(now)
-        self._dark_since = None
-        for task in list(self.tasks.values()):
-            if task.phase is _PARKED:
-                self._send(task, self._assign(task), now)
-
-    def _line_lost(self, line: Line, now: float) -> None:
-        line.close(now, self._random)
-        if self._dark_since is None and not any(other.state is _UP for other in self.lines):
-            self._dark_since = now
-        for task in list(self.tasks.values()):
-            if task.line != line.number or task.phase is _BACKOFF:
-                continue
-            if task.surfaced:
-                self._end(task, endings.left(line))
-                continue
-            self._forget(task)
-            task.phase = _PARKED
-            other = self._assign(task)
-            if other.state is _UP:
-                self._send(task, other, now)
-
     # -- tasks --------------------------------------------------------------------------------------
 
-    def _send(self, task: Task, line: Line, now: float) -> None:
-        """Send the SUBMIT, once more or for the first time."""
-        if task.kind == wire.ADMIN:
-            line.out.append((wire.pack_envelope(wire.ADMIN, task.job), task.header))
-        else:
-            left_ms = 0
-            if task.deadline < inf:
-                left_ms = int((task.deadline - now) * 1000)
-                if left_ms <= 0:
-                    self._end(task, endings.late(task, line))
-                    return
-                left_ms = min(left_ms, wire.MAX_BUDGET_MS)
-            flags = task.flags | wire.ANEW if task.torn else task.flags
-            envelope = wire.pack_envelope(wire.SUBMIT, task.job, 0, flags, 0, left_ms)
-            line.out.append((envelope, task.header, task.payload or b""))
-        line.sent = True
-        task.phase = _SENT
-        task.accept_by = now + ACCEPT_S * 2**task.failures
-
-    def _forget(self, task: Task) -> None:
-        """Drop what an answer brought that is not waited for any more; nobody has heard it."""
-        task.attempt = task.next_chunk = 0
-        task.segment = task.whole = -1
-        task.first_audio_at = 0.0
-        task.marks.clear()
-        task.chunks.clear()
-
-    def _back_off(self, task: Task, until: float) -> None:
-        self._forget(task)
-        task.phase = _BACKOFF
-        task.failures += 1
-        self._order += 1
-        heapq.heappush(self._backoffs, (until, self._order, task))
-
-    def _pause_s(self, task: Task) -> float:
-        return self._random() * min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2 ** min(task.failures, 16))
-
-    def _sweep(self, now: float) -> None:
-        dark_since = self._dark_since
+    def _sweep(self, now: float, stopped: bool) -> None:
+        dark_since = self._dispatch.dark_since
         for task in list(self.tasks.values()):
             if dark_since is not None and now - max(dark_since, task.submitted_at) >= self._connect_timeout_s:
                 self._end(task, endings.nobody(self.lines))
             elif now >= task.deadline + GRACE_S:
                 self._expire(task)
-            elif task.phase is _SENT and now >= task.accept_by:
-                task.failures += 1
-                if task.failures > MOST_SILENT_TRIES:
-                    self._end(task, endings.silent(self.lines[task.line]))
-                else:
-                    self._send(task, self.lines[task.line], now)
+            elif now >= task.accept_by or (stopped and task.phase >= _ACCEPTED and task.outlives):
+                self._dispatch.overdue(task, self.lines[task.line], now)
 
     def _expire(self, task: Task) -> None:
         """End a task whose deadline passed without the broker's word."""
-        if task.phase > _BACKOFF:
+        if task.phase > _BACKOFF and task.kind == wire.SUBMIT:
             self.lines[task.line].out.append((wire.pack_envelope(wire.CANCEL, task.job),))
         self._end(task, endings.late(task, self.lines[task.line]))
 
     def _end(self, task: Task, error: BusError | None) -> None:
+        self.fetching.release(task, self._now)
         del self.tasks[task.job]
         task.error = error
         task.ended_at = self._now
         task.phase = _ENDED
         self.touched.append(task)
+        for follower in task.followers:
+            follower.share(task)
+            self.touched.append(follower)
+
+    def _follow(self, known: Task, task: Task) -> None:
+        """A second task about one job, or one whose id is in use for something else."""
+        other = task.kind == known.kind and (task.header, task.payload) != (known.header, known.payload)
+        if other or known.flags & wire.STREAM:
+            task.error = endings.in_use()
+            task.phase = _ENDED
+            self.touched.append(task)
+        else:
+            known.followers = (*known.followers, task)
 
     def check_invariants(self) -> None:
         """Raise `AssertionError` if the tables contradict each other. For tests."""
         from .invariants import check
 
-        check(
-            self.tasks, self.lines, [task for _, _, task in self._backoffs], dark=self._dark_since is not None
-        )
+        dispatch = self._dispatch
+        waiting = [task for _, _, task in dispatch.backoffs]
+        check(self.tasks, self.lines, waiting, dark=dispatch.dark_since is not None)
+        self.fetching.check_invariants(list(self.tasks.values()))

@@ -9,6 +9,7 @@ from ..common.errors import (
     BrokerUnreachable,
     BusError,
     Cancelled,
+    Conflict,
     DeadlineExceeded,
     ProtocolError,
     WorkerLost,
@@ -20,6 +21,31 @@ from .task import Task
 def cancelled() -> BusError:
     """The caller no longer wants the job."""
     return Cancelled("the job was cancelled by its client")
+
+
+def left_behind(task: Task) -> BusError:
+    """The caller no longer waits for a job that outlives it."""
+    if task.home < 0 and task.kind == wire.SUBMIT:
+        return Cancelled("the client was closed before a broker had promised the job: it may not be spoken")
+    return Cancelled(f"the client was closed; job {task.job.hex()} goes on: fetch it by its id")
+
+
+def in_use() -> BusError:
+    """Another task of this client is about another job under this id."""
+    return Conflict("this job id is in use for another text or voice")
+
+
+def out_of_sight(task: Task, lines: Sequence[Line]) -> BusError:
+    """Those who answer do not know the job, and not all answer."""
+    silent_ones = ", ".join(line.address for line in lines if not task.tried >> line.number & 1)
+    return BrokerUnreachable(
+        f"no broker that answers knows the job, and {silent_ones} does not answer: try again when it is back"
+    )
+
+
+def unfinished(line: Line) -> BusError:
+    """The peer lives, has the result, and does not send it."""
+    return ProtocolError(f"the broker at {line.address} does not send the whole result, however often asked")
 
 
 def nobody(lines: Sequence[Line]) -> BusError:

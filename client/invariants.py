@@ -25,9 +25,14 @@ def check(tasks: Mapping[bytes, Task], lines: Sequence[Line], waiting: Sequence[
         if task.phase is Phase.BACKOFF:
             _require(id(task) in backing_off, "a task that backs off will be sent again")
         elif task.phase is Phase.PARKED:
-            _require(not any(up), "no task waits for a broker while one is up")
+            _require(not up[task.line], "a task waits for a broker that is away")
+            if task.home < 0 and not task.tried:
+                _require(not any(up), "no task waits for a broker while another would do")
         else:
             _require(up[task.line], "a task that was sent is with a broker that is up")
+        if task.fetch is not None:
+            _require(task.phase in (Phase.SENT, Phase.SPEAKING), "what is fetched is with a broker")
+            _require(task.next_chunk <= max(task.fetch.page_end, 0), "no page is longer than was asked for")
         if task.surfaced:
             _require(task.phase is Phase.SPEAKING, "audio that was heard is never waited for again")
             _require(task.heard is not None, "only listeners hear")

@@ -8,6 +8,7 @@ because thousands are made and dropped each second.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from enum import IntEnum
 from math import inf
 from typing import Protocol
@@ -32,11 +33,26 @@ class Sink(Protocol):
     """Who wants to know about a task. Called in the I/O thread, once a burst: must be quick."""
 
     def wake(self, tasks: list[Task]) -> None:
-        """Take note that these tasks have ended or have new audio in `heard`."""
+        """Take note that these tasks have ended, have new audio in `heard`, or stand in a journal."""
+
+
+@dataclass(slots=True, eq=False)
+class Fetch:
+    """How far the fetching of a result is that a broker keeps."""
+
+    moved_at: float
+    "When it last came further."
+    page_end: int = 0
+    "The page asked for ends before this chunk."
+    seen: int = 0
+    "Chunks that were here when its clock was last looked at."
+    tries: int = 0
+    busy: bool = False
+    "The broker asked for patience; that is no failed try."
 
 
 class Task:
-    """One SUBMIT (or ADMIN request) on its way, and what came back.
+    """One SUBMIT, FETCH or ADMIN request on its way, and what came back.
 
     `chunks` holds audio nobody has heard yet; a new attempt may still take it back. Once `listening` is
     set, audio goes to `heard`, which the listener empties from its own thread and nothing takes back.
@@ -50,14 +66,18 @@ class Task:
         "chunks",
         "deadline",
         "done",
+        "durable",
         "ended_at",
         "error",
         "failures",
+        "fetch",
         "first_audio_at",
         "flags",
+        "followers",
         "header",
         "heard",
         "history",
+        "home",
         "job",
         "kind",
         "line",
@@ -67,6 +87,7 @@ class Task:
         "payload",
         "phase",
         "reply",
+        "seeks",
         "segment",
         "sink",
         "started",
@@ -74,6 +95,7 @@ class Task:
         "surfaced",
         "tag",
         "torn",
+        "tried",
         "whole",
     )
 
@@ -89,6 +111,9 @@ class Task:
         listening: bool = False,
         kind: int = wire.SUBMIT,
         tag: object = None,
+        durable: bool = False,
+        seeks: bool = False,
+        home: int = -1,
     ) -> None:
         self.job = job
         self.header = header
@@ -100,6 +125,17 @@ class Task:
         self.listening = listening
         self.tag = tag
         "For the task's owner; the core never looks at it."
+        self.durable = durable
+        "The job outlives this client once a broker has ACCEPTED it."
+        self.seeks = seeks
+        "Any broker may know the job it is about: they are asked in turn. A SUBMIT then begins with FETCH."
+        self.home = home
+        "Number of the one broker that has the job; -1: any will do."
+        self.tried = 0
+        "Those that do not know the job, a bit each."
+        self.fetch: Fetch | None = None
+        self.followers: tuple[Task, ...] = ()
+        "Tasks about the same job, which get this one's answer."
         self.phase = Phase.PARKED
         self.line = -1
         "Number of the broker that has it."
@@ -130,6 +166,23 @@ class Task:
     def ended(self) -> bool:
         """Whether the one terminal answer is here."""
         return self.phase is Phase.ENDED
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is sent as FETCH: what became of the job, and not please speak it."""
+        return self.kind == wire.FETCH or (self.seeks and self.kind == wire.SUBMIT)
+
+    @property
+    def outlives(self) -> bool:
+        """Whether its job goes on when nobody here waits for it any more."""
+        return self.durable or self.kind == wire.FETCH
+
+    def share(self, other: Task) -> None:
+        """End as another task about the same job has ended."""
+        self.chunks, self.started, self.done = other.chunks, other.started, other.done
+        self.error, self.history, self.attempts = other.error, other.history, other.attempts
+        self.first_audio_at, self.ended_at = other.first_audio_at, other.ended_at
+        self.phase = other.phase
 
     def __repr__(self) -> str:
         return f"<Task {self.job.hex()} {self.phase.name} attempt={self.attempt}>"

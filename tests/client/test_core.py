@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from voicebus.client.brokers import LineState, ranked
-from voicebus.client.core import MOST_TORN
+from voicebus.client.dispatch import MOST_TORN
 from voicebus.client.task import Phase, Task
 from voicebus.common import wire
 from voicebus.common.errors import (

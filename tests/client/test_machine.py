@@ -1,7 +1,7 @@
 """The client's core under any order of losses, repeats, lost workers and dying brokers.
 
 Whatever happens, what a listener hears is a beginning of the job's true audio, a job that ends well has all
-of it, and every job ends once.
+of it, whether it was heard as it was spoken or fetched, and every job ends once.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from voicebus.client.brokers import LineState
 from voicebus.client.task import Task
+from voicebus.common import wire
 
-from .model import Broker, Desk, true_audio
+from .model import Broker, BrokerJob, Desk, true_audio
 
 pick = st.integers(0, 1000)
-kinds = st.sampled_from(["plain", "plain", "stream", "listening"])
+kinds = st.sampled_from(["plain", "plain", "stream", "listening", "durable", "durable", "sought", "fetched"])
 
 
 class ClientMachine(RuleBasedStateMachine):
@@ -36,9 +37,28 @@ class ClientMachine(RuleBasedStateMachine):
     def line(self, n: int) -> int:
         return n % len(self.desk.brokers)
 
-    @rule(kind=kinds, deadline_s=st.sampled_from([3.0, 60.0]))
-    def submit(self, kind: str, deadline_s: float) -> None:
-        self.desk.submit(listening=kind == "listening", stream=kind == "stream", deadline_s=deadline_s)
+    @rule(kind=kinds, deadline_s=st.sampled_from([3.0, 60.0]), n=pick, known=st.booleans())
+    def submit(self, kind: str, deadline_s: float, n: int = 0, known: bool = True) -> None:
+        """`known`: an earlier client's job, under way or ended at one of the brokers, or one of our own."""
+        if kind in ("sought", "fetched"):
+            job = self.desk.new_id()
+            broker = self.broker(n)
+            if known:
+                broker.jobs[job] = BrokerJob(False, durable=True, listened=False)
+            if known and n % 3 == 0:
+                broker.end(job, "done" if n % 2 else "engine_error")
+            own = [task.job for task in self.desk.tasks]
+            if kind == "fetched":
+                self.desk.fetch(own[n % len(own)] if n % 3 == 1 and own else job)
+            else:
+                self.desk.submit(durable=True, seeks=True, job=job, deadline_s=deadline_s)
+            return
+        self.desk.submit(
+            listening=kind == "listening",
+            stream=kind == "stream",
+            durable=kind == "durable",
+            deadline_s=deadline_s,
+        )
 
     @rule(n=pick, times=st.integers(1, 8))
     def deliver(self, n: int, times: int) -> None:
@@ -100,7 +120,7 @@ class ClientMachine(RuleBasedStateMachine):
 
     @rule(which=pick)
     def listen(self, which: int) -> None:
-        streams = [task for task in self.desk.tasks if task.flags and not task.ended]
+        streams = [task for task in self.desk.tasks if task.flags & wire.STREAM and not task.ended]
         if streams:
             self.desk.core.listen(streams[which % len(streams)])
             self.desk.flush()
@@ -109,18 +129,30 @@ class ClientMachine(RuleBasedStateMachine):
     def tick(self, seconds: float) -> None:
         self.desk.tick(seconds)
 
-    @rule(what=st.sampled_from(["cancel", "crash", "revive", "disconnect"]), n=pick)
+    @rule(n=pick, times=st.integers(1, 3))
+    def refuse_readers(self, n: int, times: int) -> None:
+        self.broker(n).busy += times
+
+    @rule(
+        what=st.sampled_from(["cancel", "leave", "crash", "revive", "disconnect", "cut off", "forget"]),
+        n=pick,
+    )
     def mishap(self, what: str, n: int) -> None:
         """One rule for all of them: each ends jobs, and too many of them leave nothing to look at."""
         line = self.desk.core.lines[self.line(n)]
-        if what == "cancel":
-            self.desk.core.cancel(self.desk.tasks[n % len(self.desk.tasks)])
+        if what in ("cancel", "leave"):
+            task = self.desk.tasks[n % len(self.desk.tasks)]
+            (self.desk.core.cancel if what == "cancel" else self.desk.core.leave)(task)
+        elif what == "cut off":
+            self.broker(n).cut_off()
+        elif what == "forget":
+            self.broker(n).forget()
         elif what == "crash":
             self.broker(n).crash()
         elif what == "revive":
             self.broker(n).alive = True
         elif line.state is LineState.UP:
-            self.broker(n).queue.clear()
+            self.broker(n).connection_lost()
             self.desk.core.disconnected(line, self.desk.now)
         self.desk.flush()
 
