@@ -68,6 +68,11 @@ class Clientele:
             self.banished.popitem(last=False)
         self.gone(peer)
 
+    def excuse(self, seconds: float) -> None:
+        """Count this span as nobody's silence."""
+        for client in self._ledger.clients.values():
+            client.seen_at += seconds
+
     def sweep(self, now: float) -> None:
         """Give up those that were silent for too long."""
         silent = [c.peer for c in self._ledger.clients.values() if now - c.seen_at > self._timeout_s]

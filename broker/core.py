@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..common import wire
 from ..common.errors import (
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from ..common.config import Broker as Settings
 
 log = logging.getLogger(__name__)
+LATE_S: Final = 0.5
+"""A sweep that comes later than this by so much comes after a pause of our own."""
 
 
 def _stopping() -> Overloaded:
@@ -348,6 +350,9 @@ class BrokerCore:
         self.attempts.tick(now)
         if now < self._sweep_at:
             return
+        late_s = now - self._sweep_at
+        if late_s > LATE_S:
+            self._excuse(late_s)
         self._sweep_at = now + self._sweep_every_s
         self.admission.sweep(now)
         self.results.sweep(now)
@@ -362,6 +367,14 @@ class BrokerCore:
                     for job in list(pool.queue):
                         if not job.durable:
                             self._end(job, error)
+
+    def _excuse(self, late_s: float) -> None:
+        """We stood still, not they: what they said meanwhile may be unread, and is no silence."""
+        log.warning("the broker stood still for %.1f s", late_s)
+        self.members.excuse(late_s)
+        self.clientele.excuse(late_s)
+        for job in self._jobs.values():
+            job.progress_at += late_s
 
     # ---- jobs that end otherwise
 

@@ -155,6 +155,12 @@ class Membership:
             self.deaths += 1
             self.remove(worker, f"silent for {now - worker.seen_at:.1f} s", now)
 
+    def excuse(self, seconds: float) -> None:
+        """Count this span as nobody's silence."""
+        for worker in self.by_peer.values():
+            worker.seen_at += seconds
+            worker.progress_at += seconds
+
     def farewell(self) -> None:
         """Tell every worker that this broker leaves."""
         goodbye = wire.pack_envelope(wire.GOODBYE)

@@ -397,6 +397,25 @@ def test_a_wedged_engine_loses_its_job_though_its_agent_beats() -> None:
     assert b"w1" in bus.core.members.by_peer
 
 
+def test_a_pause_of_the_broker_is_nobodys_silence() -> None:
+    """Caught: continued after SIGSTOP, it gave up every peer whose beats were still unread behind a batch."""
+    bus = Bus(progress_lease_s=4.0)
+    bus.ready(b"w1")
+    job = bus.submit(b"d")
+    bus.started(b"w1", bus.open(b"w1")[0])
+    bus.pass_time(2.0, b"w1", clients=(b"d",))
+    bus.now += 60.0
+    bus.core.tick(bus.now)
+    bus.settle()
+    assert b"w1" in bus.core.members.by_peer
+    assert bus.answer(job, b"d") == "open"
+    assert bus.core.ledger.totals["retried"] == 0
+    # Those who say nothing afterwards either are gone as ever.
+    bus.pass_time(11.0, clients=())
+    assert b"w1" not in bus.core.members.by_peer
+    assert bus.answer(job, b"d") == "client_lost"
+
+
 def test_progress_in_heartbeats_renews_the_lease() -> None:
     bus = Bus(progress_lease_s=10)
     bus.ready(b"w1")
