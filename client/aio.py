@@ -7,15 +7,16 @@ the task that waits cancels the job.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import Any
 
-from .face import Face, add_page, answer_of
-from .reading import Reading, joined, speech_of
-from .request import Manner, Options
+from ..common.errors import BadRequest, BrokerUnreachable
+from .face import Face, add_jobs, add_page, answer_of, asked_in_vain, fetch_task
+from .reading import Carrier, Reading, joined, speech_of
+from .request import Manner, Naming, Options, check_state, job_bytes
 from .speech import Chunk, Result, Speech
 from .task import Task
 from .text import Piece
@@ -50,41 +51,81 @@ class _Bell:
 
 
 class AsyncJob:
-    """A job that was submitted and not waited for. `id` is 32 hex digits."""
+    """A job that is not waited for: one that was submitted, or any by its id, which has 32 hex digits."""
 
-    def __init__(self, task: Task, cancel: Callable[[Task], None]) -> None:
+    def __init__(self, client: AsyncClient, carrier: Carrier, job: bytes, task: Task | None) -> None:
+        self._client = client
+        self._carrier = carrier
+        self._job = job
         self._task = task
-        self._cancel = cancel
         self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._accepted = asyncio.Event()
 
     @property
     def id(self) -> str:
         """The job's id, the same in every log and answer of the bus."""
-        return self._task.job.hex()
+        return self._job.hex()
 
     def done(self) -> bool:
-        """Whether the job has ended, well or not."""
-        return self._task.ended
+        """Whether the job's end, well or not, is known here."""
+        return self._task is not None and self._task.ended
 
     async def result(self, timeout_s: float | None = None) -> Speech:
-        """Wait for the speech. Raises its `BusError`, or `TimeoutError` when `timeout_s` passes first."""
+        """Wait for the speech. Raises its `BusError`, or `TimeoutError` when `timeout_s` passes first.
+
+        A durable job may be asked for again after an error that passes, such as `BrokerUnreachable`.
+        """
+        task = self._task
+        if task is None or asked_in_vain(task):
+            self._ended.clear()
+            task = self._task = fetch_task(self._job, self)
+            self._carrier.submit(task)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._event.wait()
+                await self._ended.wait()
         except TimeoutError:
             raise TimeoutError(f"job {self.id} has not ended within {timeout_s} s; it goes on") from None
-        return speech_of(self._task)
+        return speech_of(task)
+
+    async def wait_accepted(self, timeout_s: float | None = None) -> None:
+        """Wait until a durable job stands in a broker's journal: from then on it outlives this client.
+
+        Raises the job's `BusError` where it was refused, or `TimeoutError`.
+        """
+        task = self._task
+        if task is None or not task.durable:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._accepted.wait()
+        except TimeoutError:
+            raise TimeoutError(f"job {self.id} was not accepted within {timeout_s} s") from None
+        if task.ended and task.error is not None and task.home < 0:
+            raise task.error
+
+    async def status(self) -> dict[str, Any]:
+        """What the broker knows of the job: `state` and more. Raises `UnknownJob`."""
+        return await self._client.job_status(self.id)
 
     def cancel(self) -> None:
-        """Stop the job; `result` then raises `Cancelled`. A job that has ended stays as it is."""
-        self._cancel(self._task)
+        """Ask for the job to be stopped; `result` then raises `Cancelled`. One that has ended stays as it is.
+
+        This does not wait; for a durable job `await client.cancel(job.id)` waits for the broker's word.
+        """
+        if self._task is None:
+            self._task = fetch_task(self._job, self)
+            self._carrier.submit(self._task)
+        self._carrier.cancel(self._task)
 
     def wake(self, tasks: list[Task]) -> None:
-        """Note the end of the job. Called by the link."""
-        if self._task.ended:
+        """Note what became of the job. Called by the link."""
+        for task in tasks:
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._event.set)
+                if task.ended:
+                    self._loop.call_soon_threadsafe(self._ended.set)
+                if task.ended or task.home >= 0:
+                    self._loop.call_soon_threadsafe(self._accepted.set)
 
     def __repr__(self) -> str:
         return f"<AsyncJob {self.id} {'done' if self.done() else 'running'}>"
@@ -184,18 +225,22 @@ class AsyncClient(Face):
         options: Options | None = None,
         window: int | None = None,
         in_order: bool = True,
+        durable: bool = False,
+        naming: Naming | None = None,
     ) -> AsyncIterator[Result]:
         """Speak many lines at once and yield a `Result` for each, in order; `lines` may be asynchronous.
 
         While an asynchronous `lines` has nothing new, results that are ready are still given out.
         """
-        manner = Manner(voice, engine, language, speed, lane, False, options or {})
+        manner = Manner(voice, engine, language, speed, lane, durable, options or {})
+        if naming is not None and not durable:
+            raise BadRequest("only durable lines can be named: add durable=True")
         self._deadline(deadline_s)
         await self._prepare(None)
         sink = _Bell()
         rows = Window(
             self._link,
-            lambda item: self._line(item, manner, sink, deadline_s),
+            lambda item: self._line(item, manner, sink, deadline_s, naming),
             window or self._limits.window(engine),
             in_order=in_order,
         )
@@ -222,12 +267,45 @@ class AsyncClient(Face):
         options: Options | None = None,
         durable: bool = False,
     ) -> AsyncJob:
-        """Hand over one job and return at once. The text is one job as it is, within the engine's limit."""
+        """Hand over one job and return at once. The text is one job as it is, within the engine's limit.
+
+        A `durable` job outlives this client; see `Client.submit`.
+        """
         manner = Manner(voice, engine, language, speed, lane, durable, options or {})
         task = self._task(text, manner, None, self._deadline(deadline_s))
-        task.sink = job = AsyncJob(task, self._cancel)
+        task.sink = job = AsyncJob(self, self._link, task.job, task)
         self._link.submit(task)
         return job
+
+    def job(self, id: str) -> AsyncJob:
+        """A job by its id, whoever has submitted it; nothing is asked yet. Raises `BadRequest`."""
+        return AsyncJob(self, self._link, job_bytes(id), None)
+
+    async def jobs(self, state: str = "") -> list[dict[str, Any]]:
+        """The jobs that all brokers hold, or those in a state; see `Client.jobs`."""
+        check_state(state)
+        every: list[dict[str, Any]] = []
+        silent: list[BrokerUnreachable] = []
+        for broker in range(len(self._addresses)):
+            found: dict[str, dict[str, Any]] = {}
+            try:
+                page, offset = await self._ask("jobs", state, broker=broker)
+                add_jobs(found, page)
+                while offset:
+                    page, offset = await self._ask("jobs", state, offset, broker=broker)
+                    add_jobs(found, page)
+            except BrokerUnreachable as error:
+                self._left_out(silent, error)
+            every += found.values()
+        return every
+
+    async def job_status(self, id: str) -> dict[str, Any]:
+        """What the broker that has a job knows of it. Raises `UnknownJob` and `BadRequest`."""
+        return await self._ask_about("job", id)
+
+    async def cancel(self, id: str) -> None:
+        """End an open job, whoever has submitted it. Raises `UnknownJob` for one that is not open."""
+        await self._ask_about("cancel", id)
 
     async def status(self) -> dict[str, Any]:
         """What the broker knows: `workers`, queues and rates (docs/protocol.md, section 8)."""
@@ -243,7 +321,7 @@ class AsyncClient(Face):
         await self._ask("drain", worker)
 
     async def close(self) -> None:
-        """Cancel what is under way and close the connection. Idempotent."""
+        """Cancel what is under way and not durable, and close the connection. Idempotent."""
         await asyncio.to_thread(self._link.close)
 
     async def __aenter__(self) -> AsyncClient:
@@ -254,10 +332,17 @@ class AsyncClient(Face):
     ) -> None:
         await self.close()
 
-    async def _ask(self, command: str, target: str = "", offset: int = 0) -> tuple[dict[str, Any], int]:
+    async def _ask(
+        self, command: str, target: str = "", offset: int = 0, *, broker: int = -1
+    ) -> tuple[dict[str, Any], int]:
         sink = _Bell()
-        self._link.submit(self._admin(command, target, offset, sink))
+        self._link.submit(self._admin(command, target, offset, sink, broker=broker))
         return answer_of((await sink.get())[0])
+
+    async def _ask_about(self, command: str, job: str) -> dict[str, Any]:
+        sink = _Bell()
+        self._link.submit(self._about(command, job, sink))
+        return answer_of((await sink.get())[0])[0]
 
     async def _prepare(self, text: str | None) -> None:
         """Learn the bus's limits, if they matter for this text (None: for lines yet unseen)."""

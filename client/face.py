@@ -6,9 +6,11 @@ bus's limits from one `status` a while, and needs them only for a text that migh
 
 from __future__ import annotations
 
+import logging
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import Any, Final, cast
@@ -19,10 +21,11 @@ from ..common import wire
 from ..common.errors import BadRequest, BrokerUnreachable, ProtocolError, error_from_code
 from ..common.messages import Admin, encode
 from .link import Link
-from .request import Manner, Packer, merged, utterance
+from .request import Manner, Naming, Packer, job_bytes, merged, utterance
 from .task import Sink, Task
 from .text import Piece, split
 
+logger = logging.getLogger(__name__)
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:5555"
 ADMIN_TIMEOUT_S: Final = 10.0
 LIMITS_FOR_S: Final = 30.0
@@ -84,13 +87,14 @@ class Face:
     ) -> None:
         self._addresses = addresses(broker)
         self._deadline_s = deadline_s
+        self._connect_timeout_s = connect_timeout_s
         self._packer = Packer(tenant)
         self._limits = Limits()
         self._limits_until = -inf
         self._link = Link(
             self._addresses, interval_s=heartbeat_interval_s, connect_timeout_s=connect_timeout_s
         )
-        # A client that is dropped, or still open when the program ends, cancels its jobs all the same.
+        # A client that is dropped, or still open when the program ends, leaves as one that is closed.
         weakref.finalize(self, self._link.close)
 
     # -- tasks --------------------------------------------------------------------------------------
@@ -112,25 +116,51 @@ class Face:
         *,
         stream: bool = False,
         listening: bool = False,
+        name: Callable[[bytes, bytes], bytes] | None = None,
     ) -> Task:
         payload = self._packer.payload(text)
+        header = self._packer.header(manner, len(text))
         return Task(
-            self._link.new_id(),
-            self._packer.header(manner, len(text)),
+            self._link.new_id() if name is None else name(header, payload),
+            header,
             payload,
             sink=sink,
             deadline=deadline,
             flags=wire.STREAM if stream else 0,
             listening=listening,
+            durable=manner.durable,
+            # A job that was named may be known from before.
+            seeks=name is not None,
         )
 
-    def _admin(self, command: str, target: str, offset: int, sink: Sink) -> Task:
+    def _admin(self, command: str, target: str, offset: int, sink: Sink, *, broker: int = -1) -> Task:
+        """A question to any broker, or to the one with this number."""
         header = encode(Admin(command, target, offset))
-        deadline = monotonic() + ADMIN_TIMEOUT_S
-        return Task(self._link.new_id(), header, None, sink=sink, deadline=deadline, kind=wire.ADMIN)
+        timeout_s = ADMIN_TIMEOUT_S if broker < 0 else self._connect_timeout_s
+        return Task(
+            self._link.new_id(),
+            header,
+            None,
+            sink=sink,
+            deadline=monotonic() + timeout_s,
+            kind=wire.ADMIN,
+            home=broker,
+        )
 
-    def _cancel(self, task: Task) -> None:
-        self._link.cancel(task)
+    def _about(self, command: str, job: str, sink: Sink) -> Task:
+        """A question about a job, to whichever broker knows it. Raises `BadRequest` for a bad id."""
+        header = encode(Admin(command, job_bytes(job).hex()))
+        deadline = monotonic() + ADMIN_TIMEOUT_S
+        return Task(
+            self._link.new_id(), header, None, sink=sink, deadline=deadline, kind=wire.ADMIN, seeks=True
+        )
+
+    def _left_out(self, silent: list[BrokerUnreachable], error: BrokerUnreachable) -> None:
+        """A list goes on without this broker. Raises the error if no broker is left."""
+        silent.append(error)
+        if len(silent) == len(self._addresses):
+            raise error
+        logger.warning("%s; its jobs are not listed", error.message)
 
     # -- texts --------------------------------------------------------------------------------------
 
@@ -150,16 +180,21 @@ class Face:
         return pieces
 
     def _line(
-        self, item: Any, manner: Manner, sink: Sink, deadline_s: float | None
+        self, item: Any, manner: Manner, sink: Sink, deadline_s: float | None, naming: Naming | None
     ) -> tuple[list[Task], list[Piece]]:
         """The tasks of one line of `map`: one, unless the line is above the engine's limit."""
         line = utterance(item)
         own = merged(manner, line)
         deadline = self._deadline(deadline_s)
         if len(line.text) <= self._limits.chars(own.engine):
-            return [self._task(line.text, own, sink, deadline)], [Piece(line.text)]
+            name = None if naming is None else partial(naming, item, 0)
+            return [self._task(line.text, own, sink, deadline, name=name)], [Piece(line.text)]
         pieces = self._pieces(line.text, own)
-        return [self._task(piece.spoken, own, sink, deadline) for piece in pieces], pieces
+        names = [None if naming is None else partial(naming, item, number) for number in range(len(pieces))]
+        return [
+            self._task(piece.spoken, own, sink, deadline, name=name)
+            for piece, name in zip(pieces, names, strict=True)
+        ], pieces
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {', '.join(self._addresses)}>"
@@ -172,6 +207,16 @@ def addresses(broker: str | Sequence[str]) -> list[str]:
     if not found:
         raise BadRequest(f"no broker's address was given: give one like {DEFAULT_ADDRESS}")
     return found
+
+
+def fetch_task(job: bytes, sink: Sink) -> Task:
+    """The question for a job's result, whoever has submitted it."""
+    return Task(job, b"", None, sink=sink, kind=wire.FETCH, seeks=True)
+
+
+def asked_in_vain(task: Task) -> bool:
+    """Whether a durable job's answer did not come for a reason that passes."""
+    return task.error is not None and task.error.retryable and (task.home >= 0 or task.kind == wire.FETCH)
 
 
 def answer_of(task: Task) -> tuple[dict[str, Any], int]:
@@ -188,6 +233,12 @@ def answer_of(task: Task) -> tuple[dict[str, Any], int]:
     except msgspec.DecodeError as error:
         raise ProtocolError(f"the broker's answer cannot be read: {error}") from None
     return body, reply.next_offset
+
+
+def add_jobs(found: dict[str, dict[str, Any]], page: Mapping[str, Any]) -> None:
+    """Add a page of a broker's jobs. Jobs that end between two pages may come twice."""
+    for job in cast("list[dict[str, Any]]", page.get("jobs") or []):
+        found.setdefault(str(job.get("id", "")), job)
 
 
 def add_page(status: dict[str, Any], page: dict[str, Any]) -> None:

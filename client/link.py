@@ -147,15 +147,19 @@ class Link:
             self._reject()
 
     def cancel(self, task: Task) -> None:
-        """End a task as cancelled, unless it has ended already."""
+        """End a task as cancelled, and its job, unless it has ended already."""
         self._order(self._core.cancel, task)
+
+    def leave(self, task: Task) -> None:
+        """Wait for a task no longer: a durable job goes on, any other is cancelled."""
+        self._order(self._core.leave, task)
 
     def listen(self, task: Task) -> None:
         """Have this task's audio delivered to `task.heard` from now on."""
         self._order(self._core.listen, task)
 
     def close(self) -> None:
-        """Cancel what is running, close the sockets and end the thread. Idempotent and quick."""
+        """Cancel what is not durable, close the sockets and end the thread. Idempotent and quick."""
         if self._closing:
             return
         self._closing = True

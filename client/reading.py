@@ -21,7 +21,7 @@ FADE_S: Final = 0.005
 
 
 class Carrier(Protocol):
-    """What a reading needs of the link."""
+    """What readings and windows need of the link."""
 
     def submit(self, task: Task) -> None:
         """Take a task on."""
@@ -30,7 +30,10 @@ class Carrier(Protocol):
         """Deliver this task's audio as it comes."""
 
     def cancel(self, task: Task) -> None:
-        """End a task."""
+        """End a task and its job."""
+
+    def leave(self, task: Task) -> None:
+        """End a task; its job goes on if it is durable."""
 
 
 class Reading:

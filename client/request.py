@@ -6,7 +6,7 @@ combination of settings is checked once and remembered, so a row of lines in one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +16,10 @@ from ..common.messages import Submit, decode, encode
 
 REMEMBERED: Final = 1024
 Options = Mapping[str, Any]
+Naming = Callable[[Any, int, bytes, bytes], bytes]
+"""Names the jobs of `map`: a line, the number of its piece, header and text give the job's id of 16 bytes.
+The same id must never be given for another header or text."""
+STATES: Final = ("queued", "running", "done", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,23 @@ class Packer:
     def payload(self, text: str) -> bytes:
         """Encode the text. Raises `BadRequest` or `TextTooLong`."""
         return wire.check_text(text)
+
+
+def job_bytes(job: str) -> bytes:
+    """Read a job's id. Raises `BadRequest`."""
+    try:
+        found = bytes.fromhex(job) if len(job) == 2 * wire.JOB_ID_BYTES else b""
+    except ValueError:
+        found = b""
+    if len(found) != wire.JOB_ID_BYTES or not any(found):
+        raise BadRequest(f"{_shown(job)} is no job's id: give its 32 hexadecimal digits")
+    return found
+
+
+def check_state(state: str) -> None:
+    """Raise `BadRequest` unless a job may be in this state, or it is empty."""
+    if state and state not in STATES:
+        raise BadRequest(f"no job is ever {_shown(state)}: choose one of {', '.join(STATES)}")
 
 
 def merged(manner: Manner, line: Utterance) -> Manner:

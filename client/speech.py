@@ -123,16 +123,25 @@ class Chunk:
 class Result:
     """What became of one line of `map`: either `speech` or `error` is None.
 
-    `index` is the line's place in the input, from 0; `item` is the line as it was given.
+    `index` is the line's place in the input, from 0; `item` is the line as it was given; `jobs` are the ids
+    of its jobs, one for each piece.
     """
 
-    __slots__ = ("error", "index", "item", "speech")
+    __slots__ = ("error", "index", "item", "jobs", "speech")
 
-    def __init__(self, index: int, item: Any, speech: Speech | None, error: BusError | None) -> None:
+    def __init__(
+        self,
+        index: int,
+        item: Any,
+        speech: Speech | None,
+        error: BusError | None,
+        jobs: tuple[str, ...] = (),
+    ) -> None:
         self.index = index
         self.item = item
         self.speech = speech
         self.error = error
+        self.jobs = jobs
 
     def __repr__(self) -> str:
         return f"<Result {self.index} {self.error or self.speech!r}>"

@@ -101,9 +101,11 @@ class Window:
                 row.left -= 1
                 if task.error is not None and row.error is None:
                     row.error = task.error
+                    # What passes is no reason to give the other pieces of a durable line up.
+                    stop = self._carrier.leave if task.error.retryable else self._carrier.cancel
                     for other in row.tasks:
                         if not other.ended:
-                            self._carrier.cancel(other)
+                            stop(other)
                 if not row.left:
                     self._busy -= 1
                     self._over.append(row)
@@ -124,17 +126,18 @@ class Window:
 
     def _give(self, row: _Row) -> Result:
         del self._rows[row.index]
+        jobs = tuple(task.job.hex() for task in row.tasks)
         try:
             if row.error is not None:
                 raise row.error
-            return Result(row.index, row.item, joined(row.tasks, row.pieces), None)
+            return Result(row.index, row.item, joined(row.tasks, row.pieces), None, jobs)
         except BusError as error:
-            return Result(row.index, row.item, None, error)
+            return Result(row.index, row.item, None, error, jobs)
 
     def close(self) -> None:
-        """Cancel what is still under way. Idempotent."""
+        """Cancel what is still under way and not durable. Idempotent."""
         for row in self._rows.values():
             for task in row.tasks:
                 if not task.ended:
-                    self._carrier.cancel(task)
+                    self._carrier.leave(task)
         self._rows.clear()

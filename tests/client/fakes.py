@@ -15,6 +15,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.submitted: list[Task] = []
         self.cancelled: list[Task] = []
+        self.left: list[Task] = []
 
     def submit(self, task: Task) -> None:
         self.submitted.append(task)
@@ -28,6 +29,9 @@ class FakeLink:
 
     def cancel(self, task: Task) -> None:
         self.cancelled.append(task)
+
+    def leave(self, task: Task) -> None:
+        self.left.append(task)
 
 
 def started(task: Task, worker: str = "w") -> None:
