@@ -4,6 +4,9 @@ The folder holds one audio file a line, each appearing whole or not at all, and 
 record is appended when a line's file stands. A record is therefore never ahead of its file; a kill between
 the two only makes that line be spoken again, into the same name. Taking up first drops what a kill tore and
 the records of lines that failed or were changed since, so in the end the manifest has every line once.
+
+A durable batch goes on at the broker when it is cut off here. Its jobs have names that the next run finds
+again (`batch_jobs.py`): what has ended meanwhile is fetched, what is under way is waited for.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from ..common.errors import BrokerUnreachable, Conflict
 
 if TYPE_CHECKING:
     from .batch_input import Line
+    from .batch_jobs import JobNames
     from .speech import Result
     from .sync import Client
 
@@ -91,7 +95,13 @@ class Folder:
     def _open_manifest(self) -> None:
         self._manifest = os.open(self.path / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
 
-    def take_up(self, lines: Iterable[Line], wishes: Wishes) -> set[int]:
+    def names(self, *, durable: bool) -> JobNames | None:
+        """The names of this batch's jobs: those of its first run, or new ones for a `durable` batch."""
+        from .batch_jobs import JobNames
+
+        return JobNames.load(self.path) or (JobNames.create(self.path) if durable else None)
+
+    def take_up(self, lines: Iterable[Line], wishes: Wishes, names: JobNames | None = None) -> set[int]:
         """Bring the manifest in order; return the indices of lines that are done as they are wished now."""
         from ..common.atomic import is_temporary
 
@@ -100,6 +110,9 @@ class Folder:
                 left_over.unlink(missing_ok=True)
         with open(self.path / MANIFEST, "rb") as file:
             records = {record["index"]: record for record in read_records(file)}
+        if names is not None:
+            # First: a failure that is no longer in the manifest must not be fetched as the answer again.
+            names.again(index for index, record in records.items() if record.get("status") == "failed")
         done: dict[int, Record] = {}
         for line in lines:
             record = records.get(line.index)
@@ -108,9 +121,11 @@ class Folder:
         self._rewrite(done.values())
         return set(done)
 
-    def keep(self, line: Line, wishes: Wishes, result: Result) -> Record:
+    def keep(self, line: Line, wishes: Wishes, result: Result, *, durable: bool = False) -> Record:
         """Write a line's file and then its record, which is returned."""
         record: Record = {"index": line.index, "id": line.id, **wished(line, wishes)}
+        if durable:
+            record["jobs"] = list(result.jobs)
         speech = result.speech
         if speech is not None:
             name = file_name(line, wishes.format)
@@ -161,17 +176,22 @@ class Folder:
 
 def has_manifest(path: str | os.PathLike[str]) -> bool:
     """Whether a batch was begun in this folder."""
+    from .batch_jobs import JOBS
+
     manifest = Path(path, MANIFEST)
-    return manifest.exists() and manifest.stat().st_size > 0
+    return (manifest.exists() and manifest.stat().st_size > 0) or Path(path, JOBS).exists()
 
 
-def run(client: Client, lines: list[Line], folder: Folder, wishes: Wishes, **manner: Any) -> Iterator[Tally]:
+def run(
+    client: Client, lines: list[Line], folder: Folder, wishes: Wishes, *, durable: bool = False, **manner: Any
+) -> Iterator[Tally]:
     """Speak the lines that are not done and yield the tally after each of them.
 
     `manner` goes to `Client.map`. Lines that fail are recorded and counted. Raises `BrokerUnreachable` when
-    the bus goes away, which is no line's fault.
+    the bus goes away, which is no line's fault. A batch that was begun as a durable one stays one.
     """
-    done = folder.take_up(lines, wishes)
+    names = folder.names(durable=durable)
+    done = folder.take_up(lines, wishes, names)
     tally = Tally(len(lines), kept=len(done))
     yield tally
     results = client.map(
@@ -182,12 +202,14 @@ def run(client: Client, lines: list[Line], folder: Folder, wishes: Wishes, **man
         speed=wishes.speed,
         options=wishes.options,
         in_order=False,
+        durable=names is not None,
+        naming=names,
         **manner,
     )
     for result in results:
         if isinstance(result.error, BrokerUnreachable):
             raise result.error
-        record = folder.keep(cast("Line", result.item), wishes, result)
+        record = folder.keep(cast("Line", result.item), wishes, result, durable=names is not None)
         if record["status"] == "done":
             tally.done += 1
             tally.audio_s += record["seconds"]

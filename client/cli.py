@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "up": _Home("up", "up", "Run a broker and the workers of config.yaml in this terminal."),
     "say": _Home("say", "say", "Speak a text and write it to a file."),
     "batch": _Home("batch", "batch", "Speak every line of a file; can be interrupted and resumed."),
+    "jobs": _Home("jobs", "jobs", "List, fetch and cancel jobs, those of other clients too."),
     "voices": _Home("voices", "voices", "Add, list, show and remove voices."),
     "status": _Home("status", "status", "Show workers, queues and rates."),
     "drain": _Home("drain", "drain", "Have a worker finish what it began and leave."),

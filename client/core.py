@@ -32,7 +32,7 @@ GRACE_S: Final = 1.0
 """How long past a deadline the broker's own answer is waited for."""
 PATIENCE_S: Final = 60.0
 """How long a job without a deadline is offered to a bus that has no room."""
-STOPPED_S: Final = 3.0
+STOPPED_S: Final = 1.0
 """A sweep that is so late was held up with the whole process: the broker may have cut us off as well."""
 CANCEL_S: Final = 10.0
 BUSY_CODES: Final = frozenset({"overloaded", "rate_limited"})

@@ -34,6 +34,9 @@ PLAIN_EVERY_S: Final = 5.0
 @click.option("--lane", type=click.Choice(["interactive", "batch"]), default="batch", show_default=True)
 @click.option("--deadline", type=float, metavar="SECONDS", help="Give a line up after this long.")
 @click.option("--window", type=click.IntRange(1, 100_000), help="Lines under way at once.")
+@click.option(
+    "--durable", is_flag=True, help="Have the broker go on by itself when this is interrupted, or it is."
+)
 @click.option("--option", "pairs", multiple=True, metavar="KEY=VALUE", help="An option of the engine.")
 @with_setting
 def batch(
@@ -49,13 +52,15 @@ def batch(
     lane: str,
     deadline: float | None,
     window: int | None,
+    durable: bool,
     pairs: tuple[str, ...],
 ) -> int:
     """Speak every line of INPUT: .txt (a line an utterance), .csv or .jsonl.
 
     CSV columns and JSON keys: text, and optionally voice, engine, language, speed, id. Files are named by
     line and id; manifest.jsonl says what became of each line. Interrupted at any point, the same command with
-    --resume does what is missing. Ends with 1 when any line failed.
+    --resume does what is missing; with --durable it also fetches what has been spoken meanwhile. Ends with 1
+    when any line failed.
     """
     from .. import batch as work
     from ..batch_input import read_lines
@@ -74,7 +79,14 @@ def batch(
         try:
             with work.Folder(folder) as output, _progress(len(lines)) as progress:
                 for tally in work.run(
-                    bus, lines, output, wishes, lane=lane, deadline_s=deadline, window=window
+                    bus,
+                    lines,
+                    output,
+                    wishes,
+                    durable=durable,
+                    lane=lane,
+                    deadline_s=deadline,
+                    window=window,
                 ):
                     progress.show(tally)
         except KeyboardInterrupt:

@@ -62,6 +62,11 @@ def say(
             deadline_s=deadline,
             options=options_of(pairs),
         )
+    write(output, voice, speech)
+
+
+def write(output: str, voice: str, speech: Speech) -> None:
+    """Write speech to a file, or to stdout as WAV, and say what was made."""
     if output == "-":
         from ...common.audio import encode
 

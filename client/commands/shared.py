@@ -93,6 +93,16 @@ def console(*, stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
 
 
+def span(seconds: float) -> str:
+    """Seconds as people say them."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def note(text: str) -> None:
     """Say something to a person that is not the command's result."""
     click.echo(text, err=True)

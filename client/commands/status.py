@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .shared import Setting, console, with_setting
+from .shared import Setting, console, span, with_setting
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -60,7 +60,7 @@ def view(status: dict[str, Any], jobs_per_s: float | None) -> Group:
     jobs, totals = _part(status, "jobs"), _part(status, "totals")
     line = (
         f"{status.get('broker', 'broker')}{' (draining)' if status.get('draining') else ''}: "
-        f"up {_span(status.get('uptime_s', 0))}, "
+        f"up {span(status.get('uptime_s', 0))}, "
         f"{jobs.get('queued', 0)} queued, {jobs.get('running', 0)} running, "
         f"{totals.get('done', 0)} done, {totals.get('failed', 0)} failed"
     )
@@ -81,7 +81,7 @@ def view(status: dict[str, Any], jobs_per_s: float | None) -> Group:
             str(worker.get("slots", "")),
             str(worker.get("jobs_done", "")),
             f"{worker.get('silent_s', 0):.1f} s",
-            _span(worker.get("up_s", 0)),
+            span(worker.get("up_s", 0)),
             escape(", ".join(worker.get("warm_voices", []))),
         )
     parts: list[Any] = [Text(line), table]
@@ -102,16 +102,6 @@ def _rate(before: dict[str, Any], now: dict[str, Any]) -> float:
 
 def _part(status: dict[str, Any], name: str) -> dict[str, Any]:
     return status.get(name, {})
-
-
-def _span(seconds: float) -> str:
-    """Seconds as people say them."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _plain(value: object) -> object:
