@@ -1,7 +1,8 @@
 """Deadlines of up to 100,000 jobs at a cost that does not show: a wheel of buckets.
 
 A heap would keep the entry of every finished job until its deadline passes: minutes of traffic. Here a job is
-a member of its bucket's set, gone in O(1) when it ends, and the heap holds bucket numbers only.
+a member of its bucket, gone in O(1) when it ends, and the heap holds bucket numbers only. Buckets keep the
+order of entry: the same messages make the same broker, whatever a set's order would be.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class DeadlineWheel:
     __slots__ = ("_buckets", "_order")
 
     def __init__(self) -> None:
-        self._buckets: dict[int, set[bytes]] = {}
+        self._buckets: dict[int, dict[bytes, None]] = {}
         self._order: list[int] = []
 
     def __len__(self) -> int:
@@ -30,15 +31,15 @@ class DeadlineWheel:
         key = int(deadline / GRANULARITY_S) + 1
         bucket = self._buckets.get(key)
         if bucket is None:
-            bucket = self._buckets[key] = set()
+            bucket = self._buckets[key] = {}
             heapq.heappush(self._order, key)
-        bucket.add(job)
+        bucket[job] = None
 
     def discard(self, job: bytes, deadline: float) -> None:
         """Stop watching a job; `deadline` as it was added."""
         bucket = self._buckets.get(int(deadline / GRANULARITY_S) + 1)
         if bucket is not None:
-            bucket.discard(job)
+            bucket.pop(job, None)
 
     def expired(self, now: float) -> list[bytes]:
         """Remove and return the jobs whose deadline has passed."""
