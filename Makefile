@@ -36,6 +36,12 @@ guarantees: $(VENV)/run.stamp  ## what is promised, played on real processes wit
 chaos: $(VENV)/test.stamp  ## 5,000 jobs while processes are killed and connections broken (two minutes)
 	$(BIN)/python -m tests.chaos --jobs 5000 --faults 36
 
+soak: $(VENV)/test.stamp  ## simulated histories full of faults, on all cores: make soak SECONDS=600
+	$(BIN)/python -m tests.sim --seconds $(SECONDS)
+
+soak-mutations: $(VENV)/test.stamp  ## show that the simulator notices four deliberate defects
+	$(BIN)/python -m tests.sim --mutations
+
 models: $(VENV)/run.stamp  ## the model files, pinned by hash; at once when they are here
 	$(BIN)/vc models pull kokoro
 

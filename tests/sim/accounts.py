@@ -8,7 +8,7 @@ code                   is a rightful end
 text_too_long          of a text the engine refuses, and of no other
 poison_job             of a text that kills or hangs engines; of others where faults could kill as many
 cancelled              of a job its caller cancelled
-deadline_exceeded      not before the job's deadline, unless the wall clock jumped while a durable job had only that
+deadline_exceeded      not before the job's deadline; a durable one's may pass when the wall clock jumps
 worker_lost            for a listener who has heard a part, and for a stream that was cut off repeatedly
 client_lost            for a listener who has heard a part
 broker_unreachable     when brokers or the network failed
@@ -84,7 +84,7 @@ class Record:
         self.deadline = now + self.deadline_s
         self.task = Task(
             job, encode(self.submit), self.text, deadline=self.deadline, flags=self.flags,
-            listening=self.listens, tag=self,
+            listening=self.listens, tag=self, durable=self.submit.durable,
         )  # fmt: skip
         return self.task
 

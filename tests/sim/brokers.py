@@ -24,19 +24,24 @@ if TYPE_CHECKING:
 BATCH: Final = 128
 RETRY_PARKED_S: Final = 0.002
 WALL_S: Final = 1.7e9
+UNLIMITED: Final = 1 << 62
 
 
 class SimOutbox(Outbox):
     """The real outbox over a port of the virtual network."""
 
-    def __init__(self, port: Port, max_per_peer_bytes: int = 1 << 62, max_bytes: int = 1 << 62) -> None:
+    def __init__(self, port: Port, max_per_peer_bytes: int = UNLIMITED) -> None:
         self._port = port
         self._parked: dict[bytes, deque[tuple[bytes, ...]]] = {}
         self._parked_bytes: dict[bytes, int] = {}
         self._max_per_peer_bytes = max_per_peer_bytes
-        self._max_bytes = max_bytes
+        self._max_bytes = UNLIMITED
         self.parked_bytes = 0
         self.slow: list[bytes] = []
+
+    def lift(self, max_per_peer_bytes: int) -> None:
+        """Change the budget."""
+        self._max_per_peer_bytes = max_per_peer_bytes
 
     def _try(self, message: tuple[bytes, ...], gone: list[bytes]) -> bool:
         sent = self._port.send(message)
@@ -55,6 +60,7 @@ class Broker(Process):
         self.index = index
         self.disk = Disk()
         self.wall_offset = WALL_S
+        self.unread_bytes = world.plan.settings.max_unsent_bytes_per_client
         self.frontend = Port(self, "client")
         self.backend = Port(self, "worker")
         self.ports = [self.frontend, self.backend]
@@ -66,9 +72,7 @@ class Broker(Process):
         plan, now = self.world.plan, self.world.schedule.now
         core = self.core = BrokerCore(plan.settings, self.world.dice.randrange, now)
         core.durables.wall_offset = self.wall_offset
-        self._client_out = SimOutbox(
-            self.frontend, plan.settings.max_unsent_bytes_per_client, plan.settings.max_unsent_bytes
-        )
+        self._client_out = SimOutbox(self.frontend, self.unread_bytes)
         self._worker_out = SimOutbox(self.backend)
         self._scribe = Scribe(self.world, self.disk, self._tell)
         self._outcomes = []
@@ -77,6 +81,12 @@ class Broker(Process):
             core.recover(self.disk.recover(), now)
         self.frontend.listens = self.backend.listens = True
         self.turn()
+
+    def lift_budgets(self) -> None:
+        """Let clients leave any number of bytes unread from now on."""
+        self.unread_bytes = UNLIMITED
+        if self.up:
+            self._client_out.lift(UNLIMITED)
 
     def die(self) -> None:
         self._scribe.crash()
@@ -138,7 +148,7 @@ class Broker(Process):
         return deadline if self._stop_by is None else min(deadline, self._stop_by)
 
     def _is_open(self, peer: bytes, frames: Frames) -> bool:
-        """Whether a worker still works on what a message is about: a number may be used again once it has ended."""
+        """Whether a worker still works on what a message is about: an ended number may be used again."""
         worker = self.core.members.by_peer.get(peer)
         return worker is not None and worker.inflight.get(frames[0][4:22]) is not None
 

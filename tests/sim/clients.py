@@ -1,12 +1,12 @@
 """A client: the real client core, driven as `client/link.py` drives it, and the callers behind it.
 
-The transport tells this process when a connection breaks, as ZeroMQ's monitor does; what had arrived before is
-read first. A client that crashes takes the jobs nobody wrote down with it.
+The transport tells this process when a connection breaks, as ZeroMQ's monitor does; what had arrived before
+is read first. A client that crashes takes the jobs nobody wrote down with it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tests.sim.accounts import Record
 from tests.sim.network import Connection, Frames, Socket, tell
@@ -17,9 +17,6 @@ from voicebus.common import wire
 
 if TYPE_CHECKING:
     from tests.sim.world import World
-
-CLIENT_FETCHES: Final = hasattr(ClientCore, "fetch")
-"""Until the client's core fetches what the broker has STORED for it, such jobs are cancelled here: to be removed."""
 
 
 class Client(Process):
@@ -125,12 +122,6 @@ class Client(Process):
             header = frames[1]
             payload = frames[2] if len(frames) > 2 else None
         self.core.receive(self.core.lines[socket.line], envelope, header, payload, now)
-        if not CLIENT_FETCHES and envelope[3] == wire.ACCEPTED and envelope[23] & wire.STORED:
-            task = self.core.tasks.get(envelope[4:20])
-            record = None if task is None else task.tag
-            if task is not None and isinstance(record, Record):
-                record.cancelled = True
-                self.core.cancel(task)
 
     def _flush(self) -> None:
         core = self.core

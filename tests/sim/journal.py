@@ -130,7 +130,7 @@ class Disk:
 
 
 class Scribe:
-    """Writes batches to a disk, one after the other, for one life of a broker. `tell` is given the outcomes."""
+    """Writes batches to a disk, one after the other, for one life of a broker. `tell` gets the outcomes."""
 
     def __init__(self, world: World, disk: Disk, tell: Callable[[list[Outcome]], None]) -> None:
         self.backlog_bytes = 0

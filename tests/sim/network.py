@@ -6,7 +6,7 @@ is connected, and dials until it is closed. A socket that listens (a ROUTER) mak
 connection and learns that a peer has gone when the network tells it, which may be late or never.
 
 Message faults go further where the protocol does: a lost PING or SUBMIT is made good, so those are also lost
-alone; messages that are idempotent by the protocol are repeated; what an ended attempt once sent is sent again.
+alone; messages that are idempotent by the protocol are repeated; what an ended attempt said is said again.
 A chunk that vanishes from the middle of a living connection is no fault any transport of the bus can show.
 """
 
@@ -16,6 +16,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.sim.tolerated import provokes
 from voicebus.common import wire
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Frames = tuple[Any, ...]
 
 
 class Replayed(tuple[Any, ...]):
-    """Frames that came once before. Their attempt must have ended where they arrive; else they are no replay."""
+    """Frames that came once before. If their attempt has not ended where they arrive, they are ignored."""
 
     __slots__ = ()
 
@@ -174,7 +175,8 @@ class Socket:
             return
         world = self._network.world
         connection.down.open = False
-        if not flush and world.dice.random() < 0.5:
+        late = provokes("late-submit") or connection.port.side == "worker"
+        if not flush and (world.dice.random() < 0.5 or not late):
             connection.up.open = False
         if not connection.up.holds:
             at = max(connection.up.last_at, world.schedule.now + world.soon())
@@ -218,6 +220,8 @@ class Network:
         "(process, broker) → until when no connection comes up between them."
         self._said: dict[str, deque[tuple[Port, int, Frames]]] = {}
         "What each worker said of its attempts, with the broker's life it was said to."
+        busy = world.plan.settings.max_jobs_per_client < world.plan.jobs
+        self._cuts_submits = busy and not provokes("busy-then-silent")
         self.draw_fault()
 
     def draw_fault(self) -> None:
@@ -259,7 +263,8 @@ class Network:
             return True
         if kind == "drop":
             self._count(kind, pipe, frames)
-            if frames[0][3] not in LOST_ALONE[pipe.way]:
+            kind_lost = frames[0][3]
+            if kind_lost not in LOST_ALONE[pipe.way] or (kind_lost == wire.SUBMIT and self._cuts_submits):
                 pipe.connection.cut()
             return True
         self._count("delay", pipe, frames)

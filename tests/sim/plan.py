@@ -79,6 +79,7 @@ def draw(dice: random.Random) -> Plan:
         max_jobs_per_client=dice.choice((8, 20_000, 20_000)),
         max_unsent_bytes_per_client=dice.choice((3_000, 10_000, 1 << 25)),
         result_cache_bytes=dice.choice((8_000, 1 << 26, 1 << 26)),
+        keep_fetched_s=7 * 86_400.0,
         journal="journal",
     )
     return Plan(

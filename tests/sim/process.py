@@ -1,8 +1,8 @@
 """What every simulated process has: a name, a clock that stops with it, an inbox, and connections.
 
 A process does nothing by itself. Something arrives or a deadline comes, it gets a turn, and in that turn it
-reads everything that has come, as the real loops do. One that is paused gets no turn while its inbox fills and
-time passes; one that is down hears nothing.
+reads everything that has come, as the real loops do. One that is paused gets no turn while its inbox fills
+and time passes; one that is down hears nothing.
 """
 
 from __future__ import annotations

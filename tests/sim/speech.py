@@ -48,7 +48,7 @@ def compose(number: int, fate: str, dice: random.Random) -> bytes:
 
 @lru_cache(maxsize=4096)
 def understand(text: bytes) -> Speech:
-    """What a text sounds like. With ending b, segments end in an empty chunk, as of engines that only then know."""
+    """What a text sounds like. With ending b, segments end in an empty chunk: some engines learn it late."""
     number, fate, at, size, ending, shape = text.decode().split()
     pieces: list[Piece] = []
     for segment, chunks in enumerate(map(int, shape.split("."))):

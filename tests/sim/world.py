@@ -22,10 +22,11 @@ from tests.sim.brokers import Broker
 from tests.sim.clients import Client
 from tests.sim.faults import Faults
 from tests.sim.network import Network
-from tests.sim.process import Process
 from tests.sim.prober import Prober
+from tests.sim.process import Process
 from tests.sim.schedule import BEGIN_S, Schedule
 from tests.sim.speech import FATES, compose
+from tests.sim.tolerated import provokes
 from voicebus.common import wire
 from voicebus.common.messages import Submit
 from voicebus.workers.states import LinkState
@@ -197,6 +198,8 @@ class World:
             self.note("-- no more faults")
         for broker in self.brokers:
             broker.disk.full = False
+            if not provokes("replay-burst"):
+                broker.lift_budgets()
         for process in (*self.brokers, *self.agents, *self.clients):
             process.resume()
             if not process.up:
