@@ -170,7 +170,7 @@ class Accounts:
 
     def exited(self, agent: Agent, error: BusError) -> None:
         """An agent ended by itself. Only one whose engine never loads may."""
-        if error.code not in ("engine_error", "conflict"):
+        if error.code != "engine_error":
             self.wrong(f"{agent.name} ended with {error}")
 
     # ---- what clients get

@@ -31,7 +31,7 @@ from voicebus.common import wire
 from voicebus.common.messages import Submit
 from voicebus.workers.states import LinkState
 
-PEACE_S: Final = 300.0
+PEACE_S: Final = 480.0
 """How long after the last fault everything must be over."""
 CHECK_EVERY: Final = 64
 """Turns between two checks of a core's invariants, on average, unless every turn is checked."""
