@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from math import inf
+from pathlib import Path
 
 import pytest
 
@@ -54,7 +55,7 @@ def test_a_history_does_not_depend_on_the_order_of_sets() -> None:
     shown = {
         subprocess.run(
             [sys.executable, "-m", "tests.sim", "--seed", "3"],
-            env=os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": "."},
+            cwd=Path(__file__).parents[2], env=os.environ | {"PYTHONHASHSEED": hash_seed},
             check=True, capture_output=True, text=True,
         ).stdout
         for hash_seed in ("1", "2", "3")

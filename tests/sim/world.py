@@ -240,10 +240,9 @@ class World:
                         f"{broker.name} believes {worker.info.worker} to hold {len(worker.inflight)}"
                     )
         for agent in self.agents:
-            if agent.core.desk.jobs:
-                self.accounts.wrong(
-                    f"{agent.name} still holds {list(agent.core.desk.jobs.values())[:FATAL_MOST]}"
-                )
+            jobs = [f"{job.name} {job.state.value}" for job in agent.core.desk.jobs.values()]
+            if jobs:
+                self.accounts.wrong(f"{agent.name} still holds {jobs[:FATAL_MOST]}")
 
 
 def _place(error: BaseException) -> str:
