@@ -75,8 +75,11 @@ def _report(total: Sum, provoke: Iterable[str]) -> int:
     print(f"ends: {_listed(total.counts.most_common())}")
     answered = sum(count for code, count in total.counts.items() if code not in NO_ANSWERS)
     print(f"slowest recovery: {total.longest[0]:.0f} virtual seconds (seed {total.longest[1]})")
-    print(f"accepted by brokers    {total.accepted:>10,}")
+    void = total.counts["void"]
+    print(f"jobs of clients        {answered + void + total.counts['lost']:>10,}")
+    print(f"accepted by brokers    {total.accepted:>10,}   some again, after a crash or by another broker")
     print(f"answered once          {answered:>10,}")
+    print(f"void                   {void:>10,}   their client crashed")
     print(f"lost                   {total.complaints('lost'):>10,}")
     print(f"answered twice         {total.complaints('answered twice'):>10,}")
     print(f"wrong audio            {total.complaints('wrong audio'):>10,}")
