@@ -79,9 +79,11 @@ class Dispatch:
         if line.state is _UP:
             self.send(task, line, now)
             return
+        if task.phase is not _PARKED or task.accept_by == inf:
+            # Not with each dial that fails: a task's patience runs from when it began to wait.
+            wait_s = HOME_S if task.home >= 0 else self._connect_timeout_s if task.tried else inf
+            task.accept_by = now + wait_s
         task.phase = _PARKED
-        wait_s = HOME_S if task.home >= 0 else self._connect_timeout_s if task.tried else inf
-        task.accept_by = now + wait_s
 
     def seek_on(self, task: Task, now: float) -> bool:
         """This broker does not know the job: try another. False: all have been asked."""
@@ -191,6 +193,7 @@ class Dispatch:
 
     def _waited_enough(self, task: Task, now: float) -> None:
         """The broker that a task waits for does not come back, while others are there."""
+        task.accept_by = inf
         if task.home >= 0:
             task.home = -1
         elif task.kind == wire.SUBMIT:
