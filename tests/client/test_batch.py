@@ -9,6 +9,7 @@ import pytest
 
 from voicebus.client.batch import MANIFEST, Folder, Wishes, file_name, has_manifest, read_records
 from voicebus.client.batch_input import Line, read_lines
+from voicebus.client.batch_jobs import JOBS, JobNames
 from voicebus.client.speech import Result, Speech
 from voicebus.common.errors import ConfigError, Conflict, NoWorker
 
@@ -125,3 +126,51 @@ def test_a_mistake_in_the_input_is_told_with_its_line(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         read_lines(write(tmp_path / name, content))
+
+
+def test_a_durable_batch_names_its_jobs_alike_in_each_run_and_others_otherwise(tmp_path: Path) -> None:
+    with Folder(tmp_path) as folder:
+        assert folder.names(durable=False) is None
+        first = folder.names(durable=True)
+        second = folder.names(durable=False)
+    assert has_manifest(tmp_path), "it may have jobs at the broker"
+    assert first is not None
+    assert second is not None
+    wishes = [(line, piece, header, text) for line in LINES[:2] for piece in (0, 1) for header, text in TEXTS]
+    ids = [first(*wish) for wish in wishes]
+    assert ids == [second(*wish) for wish in wishes]
+    assert len(set(ids)) == len(ids)
+    assert {len(id) for id in ids} == {16}
+    (tmp_path / "other").mkdir()
+    assert JobNames.create(tmp_path / "other")(*wishes[0]) != ids[0], "two folders share no job"
+
+
+TEXTS = [(b"h", b"xy"), (b"hx", b"y"), (b"h", b"xz")]
+
+
+def test_a_line_that_failed_is_tried_again_under_a_new_name_and_the_others_keep_theirs(
+    tmp_path: Path,
+) -> None:
+    """Under the old name the bus would repeat the failure."""
+    with Folder(tmp_path) as folder:
+        names = folder.names(durable=True)
+    assert names is not None
+    before = [names(line, 0, b"h", b"t") for line in LINES]
+    begin(tmp_path, LINES[:2], fail=(2,))
+    for _ in range(2):
+        # Taken up twice: the second time the failure stands in the manifest no longer.
+        with Folder(tmp_path) as folder:
+            names = folder.names(durable=True)
+            assert folder.take_up(LINES, WISHES, names) == {1}
+    assert names is not None
+    after = [names(line, 0, b"h", b"t") for line in LINES]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"key": "xyz", "tries": {}}', '{"key": 7, "tries": []}']
+)
+def test_names_that_cannot_be_read_are_told_with_what_to_do(tmp_path: Path, content: str) -> None:
+    (tmp_path / JOBS).write_text(content)
+    with pytest.raises(ConfigError, match=r"jobs\.json cannot be read: remove it"):
+        JobNames.load(tmp_path)

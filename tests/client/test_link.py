@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from time import monotonic
 from typing import Any
 
+import msgpack
 import pytest
 import zmq
 
@@ -305,3 +306,40 @@ def test_the_client_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_jobs_are_listed_over_all_brokers_and_their_pages(caplog: pytest.LogCaptureFixture) -> None:
+    def lister(first: int) -> Callable[[Router, Frames], None]:
+        def answer(broker: Router, frames: Frames) -> None:
+            if frames[1][3] != wire.ADMIN:
+                broker.speak(frames)
+                return
+            command, state, offset = msgpack.unpackb(frames[2])
+            assert (command, state) == ("jobs", "done")
+            # The last of a page comes again on the next: a job has ended in between.
+            ids = range(first + offset, first + offset + 3)
+            body = msgpack.packb({"jobs": [{"id": f"{id}", "state": "done"} for id in ids]})
+            reply = encode(AdminReply(ok=True, next_offset=0 if offset else 2))
+            broker.socket.send_multipart([frames[0], frames[1], reply, body])
+
+        return answer
+
+    one, two = Router(lister(0)), Router(lister(10))
+    try:
+        with Client([one.address, two.address]) as bus:
+            assert [int(job["id"]) for job in bus.jobs("done")] == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+            with pytest.raises(BadRequest, match="queued"):
+                bus.jobs("lost")
+            two.close()
+            with pytest.raises(BadRequest):
+                bus.job("nonsense")
+        with Client([one.address, two.address], connect_timeout_s=0.3) as bus:
+            assert len(bus.jobs("done")) == 5
+        assert f"{two.address} did not answer in time" in caplog.text
+    finally:
+        one.close()
+
+
+def test_only_durable_lines_may_be_named(router: Router) -> None:
+    with Client(router.address) as bus, pytest.raises(BadRequest, match="durable"):
+        bus.map(["a"], naming=lambda line, piece, header, text: b"n" * 16)

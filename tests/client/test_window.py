@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from voicebus.client.task import Task
 from voicebus.client.text import Piece
 from voicebus.client.window import HELD_WINDOWS, Window
-from voicebus.common.errors import BadRequest, UnknownVoice
+from voicebus.common.errors import BadRequest, BrokerUnreachable, UnknownVoice
 
 from .fakes import FakeLink, chunk, end, started
 
@@ -97,3 +97,29 @@ def test_a_line_of_several_pieces_fails_once_and_stops_its_other_pieces() -> Non
         rows.ended([task])
     (result,) = rows.ready()
     assert isinstance(result.error, UnknownVoice)
+
+
+def test_a_broker_that_is_away_is_no_reason_to_give_up_the_other_pieces_of_a_line() -> None:
+    """A durable batch that was stopped by it is taken up: a cancelled piece would then be its failure."""
+    link, rows = window(4)
+    rows.fill(iter(["ab cd"]))
+    first, second = link.submitted
+    end(first, BrokerUnreachable("gone"))
+    rows.ended([first])
+    assert (link.cancelled, link.left) == ([], [second])
+
+
+def test_closing_leaves_what_is_under_way_to_the_link_which_knows_what_is_durable() -> None:
+    link, rows = window(4)
+    rows.fill(iter(["ab", "cd"]))
+    finish(rows, link.submitted[0])
+    rows.close()
+    assert (link.cancelled, link.left) == ([], [link.submitted[1]])
+
+
+def test_a_result_names_its_jobs() -> None:
+    link, rows = window(4)
+    rows.fill(iter(["ab"]))
+    finish(rows, link.submitted[0])
+    (result,) = rows.ready()
+    assert result.jobs == (b"ab".hex(),)
