@@ -68,6 +68,8 @@ def batch(
     lines = read_lines(source)
     wishes = work.Wishes(voice, engine, language, speed, options_of(pairs), format)
     again = f"vc batch {source} -o {folder} --resume, with the same options"
+    if durable:
+        again += " (the broker goes on meanwhile)"
     if work.has_manifest(folder) and not resume:
         raise click.UsageError(
             f"{folder} holds a batch already: add --resume to take it up, or name another folder"
