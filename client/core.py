@@ -311,7 +311,8 @@ class ClientCore:
         if task.asks or task.fetch is not None:
             self._on_nothing(task, failed, now)
             return
-        if failed.code in BUSY_CODES and task.phase is _SENT:
+        if failed.code in BUSY_CODES and (task.phase is _SENT or not (task.surfaced or task.outlives)):
+            # A broker that is told to stop says so of jobs that it had promised and not begun, too.
             wait_s = max(failed.retry_after_s or 0.0, self._dispatch.pause_s(task))
             if now + wait_s < min(task.deadline, task.submitted_at + PATIENCE_S):
                 self._dispatch.back_off(task, wait_s, now)

@@ -173,6 +173,26 @@ def test_a_busy_bus_is_asked_again_within_the_deadline_and_not_after() -> None:
     assert broker.submits == 3
 
 
+def test_a_job_that_a_stopping_broker_hands_back_is_spoken_by_another() -> None:
+    """It ended in `overloaded`: a broker stopped in order cost jobs which one that was killed did not."""
+    desk = up(2)
+    task = desk.submit()
+    home = task.line
+    desk.deliver(home)
+    assert task.phase is Phase.ACCEPTED
+    desk.brokers[home].fail(task.job, "overloaded", retry_after_s=1.0)
+    desk.deliver(home)
+    assert task.phase is Phase.BACKOFF
+    desk.brokers[home].crash()
+    desk.core.disconnected(desk.core.lines[home], desk.now)
+    desk.flush()
+    desk.tick(1.1)
+    desk.settle()
+    assert task.error is None
+    assert task.line != home
+    assert desk.audio_of(task) == flat(task.job)
+
+
 @pytest.mark.parametrize("code", ["unknown_voice", "text_too_long", "no_worker", "poison_job"])
 def test_other_failures_are_final(code: str) -> None:
     desk = up()
