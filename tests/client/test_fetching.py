@@ -19,7 +19,7 @@ from voicebus.common.errors import (
     UnknownJob,
 )
 
-from .model import BrokerJob, Desk, true_audio
+from .model import PAGE_CHUNKS, BrokerJob, Desk, true_audio
 
 
 def up(brokers: int = 1) -> Desk:
@@ -273,7 +273,9 @@ def test_a_client_that_was_stopped_asks_after_its_durable_jobs(ended: bool) -> N
     broker.cut_off()
     if ended:
         broker.end(task.job, "done")
-    desk.tick(60)
+    submits = broker.submits
+    desk.tick(12)
+    assert broker.submits == submits + 1, "at once, and not when it is due anyway"
     desk.settle()
     assert task.error is None
     assert desk.audio_of(task) == flat(task.job)
@@ -376,3 +378,63 @@ def test_a_page_that_comes_twice_is_taken_once() -> None:
     assert desk.audio_of(task) == flat(task.job)
     assert task.attempts == 1
     assert wire.FETCH_CHUNKS == 64
+
+
+def test_a_lost_chunk_costs_one_more_question_and_not_what_is_here() -> None:
+    desk = up()
+    task = desk.fetch(keep(desk, chunks=5))
+    broker = desk.brokers[0]
+    while wire.DONE not in {envelope[3] for envelope, _, _ in broker.queue}:
+        desk.deliver(0)
+    chunks = [at for at, (envelope, _, _) in enumerate(broker.queue) if envelope[3] == wire.CHUNK]
+    if chunks:
+        del broker.queue[chunks[-1]]
+    while broker.queue:
+        desk.deliver(0)
+    assert task.ended is not bool(chunks)
+    assert len(task.chunks) == len(flat(task.job)) - bool(chunks)
+    pass_time(desk, 12)
+    assert desk.audio_of(task) == flat(task.job)
+
+
+def test_the_beginning_of_a_page_that_comes_again_takes_nothing_back() -> None:
+    desk = up()
+    task = desk.fetch(keep(desk, chunks=5))
+    broker = desk.brokers[0]
+    first = broker.queue[0]
+    for _ in range(3):
+        desk.deliver(0)
+    broker.queue.insert(0, first)
+    desk.deliver(0)
+    assert len(task.chunks) == 2
+    run(desk)
+    assert desk.audio_of(task) == flat(task.job)
+
+
+def test_a_page_that_comes_slowly_is_not_asked_for_again() -> None:
+    desk = up()
+    task = desk.fetch(keep(desk, chunks=5))
+    broker = desk.brokers[0]
+    while not task.ended:
+        kinds = [envelope[3] for envelope, _, _ in broker.queue]
+        for at in reversed([at for at, kind in enumerate(kinds) if kind == wire.PONG]):
+            desk.deliver(0, at)
+        desk.deliver(0)
+        for _ in range(12):
+            desk.tick(0.25)
+    assert broker.fetches == len(flat(task.job)) // PAGE_CHUNKS + 1
+
+
+def test_a_broker_that_comes_back_is_asked_again_although_it_did_not_know_the_job() -> None:
+    desk = up(2)
+    job = desk.new_id()
+    desk.brokers[1].alive = False
+    lose(desk, 1)
+    task = desk.fetch(job)
+    run(desk)
+    assert task.phase is Phase.PARKED
+    desk.brokers[0].jobs[job] = BrokerJob(False, durable=True, listened=False)
+    desk.brokers[0].end(job, "done")
+    lose(desk, 0)
+    pass_time(desk, 3)
+    assert desk.audio_of(task) == flat(job)
