@@ -34,8 +34,8 @@ bench: $(VENV)/run.stamp models  ## what the bus costs, and how well voices are 
 guarantees: $(VENV)/run.stamp  ## what is promised, played on real processes with what is seen (two minutes)
 	$(BIN)/python -m bench.guarantees
 
-chaos: $(VENV)/test.stamp  ## 5,000 jobs while processes are killed and connections broken (two minutes)
-	$(BIN)/python -m tests.chaos --jobs 5000 --faults 36
+chaos: $(VENV)/test.stamp  ## 5,000 jobs while processes, connections, links and disks fail (three minutes)
+	$(BIN)/python -m tests.chaos --jobs 5000 --faults 51 --install
 
 soak: $(VENV)/test.stamp  ## simulated histories full of faults, on all cores: make soak SECONDS=600
 	$(BIN)/python -m tests.sim --seconds $(SECONDS)

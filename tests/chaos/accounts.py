@@ -1,99 +1,117 @@
-"""Who got what: every client's log against what the engine itself makes of each line."""
+"""The books of a run, as Jepsen keeps them: for each job exactly one of five, from what clients wrote down.
+
+acknowledged: answered once, with its own audio, by the process that began it. recovered: the same, but its
+client was killed under way, or it was refused for want of disk and asked for again. lost: no answer, or an
+accepted durable job of which no broker knows. duplicated: answered more than once. unexpected: other audio,
+or a code that nothing excuses. A refusal is excused while a disk was full, and for `GRACE_S` after.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
 
 import numpy as np
 
-from tests.chaos.talker import text_of
+from tests.chaos.diary import ANSWERS, Row
 from voicebus.common.audio import to_s16
 from voicebus.common.voices import VoiceStore
 from voicebus.workers.engine import Reference, Request
 from voicebus.workers.engines.tone import ToneEngine
 
+GRACE_S: Final = 15.0
+"""Longer than any fault that can keep a client from hearing of its refusal."""
 
-class Accounts:
-    """The books of a run: `lines` lines for each of `names`."""
 
-    def __init__(self, folder: Path, names: list[str], lines: int) -> None:
-        self.names = names
-        self.lines = lines
-        self._folder = folder
-        self._allowed: dict[str, set[int]] = defaultdict(set)
-        "Lines answered before their client was killed that its successor speaks once more."
-        self._recovered: set[tuple[str, int]] = set()
+class Fate(Enum):
+    """What became of a job."""
+
+    ACKNOWLEDGED = "acknowledged"
+    RECOVERED = "recovered"
+    LOST = "lost"
+    DUPLICATED = "duplicated"
+    UNEXPECTED = "unexpected"
+
+
+GOOD: Final = frozenset({Fate.ACKNOWLEDGED, Fate.RECOVERED})
+
+
+@dataclass(slots=True)
+class Account:
+    """What one client's diary amounts to."""
+
+    jobs: int = 0
+    fates: Counter[Fate] = field(default_factory=Counter[Fate])
+    refused: Counter[str] = field(default_factory=Counter[str])
+    fetched: int = 0
+    "Lines a successor got by fetching its predecessor's job."
+    unpromised: int = 0
+    wrong: list[tuple[int, Fate, list[Row]]] = field(default_factory=list[tuple[int, Fate, list[Row]]])
+
+
+def account(
+    rows: Iterable[Row], lines: int, expected: Callable[[int], str], full: Sequence[tuple[float, float]]
+) -> Account:
+    """Judge a diary of at least `lines` lines. `expected(index)` is the digest of a line's audio."""
+    by_index: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.what != "finished":
+            by_index[row.index].append(row)
+    found = Account(jobs=max(lines, max(by_index, default=-1) + 1))
+    for index in range(found.jobs):
+        story = by_index[index]
+        fate = _fate(story, expected(index), full)
+        found.fates[fate] += 1
+        found.refused.update(row.detail for row in story if row.what == "refused")
+        found.unpromised += sum(row.what == "unpromised" for row in story)
+        found.fetched += fate is Fate.RECOVERED and _was_fetched(story)
+        if fate not in GOOD:
+            found.wrong.append((index, fate, story))
+    return found
+
+
+def _fate(story: list[Row], digest: str, full: Sequence[tuple[float, float]]) -> Fate:
+    answers = [row for row in story if row.what in ANSWERS]
+    if not answers:
+        return Fate.LOST
+    if len(answers) > 1:
+        return Fate.DUPLICATED
+    answer = answers[0]
+    refusals = [row for row in story if row.what == "refused"]
+    if answer.what == "failed":
+        promised = any(row.what == "accepted" for row in story)
+        return Fate.LOST if promised and answer.detail == "unknown_job" else Fate.UNEXPECTED
+    if answer.detail != digest or not all(_excused(row.at, full) for row in refusals):
+        return Fate.UNEXPECTED
+    lives = {row.life for row in story}
+    return Fate.RECOVERED if refusals or len(lives) > 1 else Fate.ACKNOWLEDGED
+
+
+def _was_fetched(story: list[Row]) -> bool:
+    """Whether the answer came to another process than the one that had submitted the job."""
+    submitted = [row for row in story if row.what == "submitted"]
+    return bool(submitted) and submitted[-1].life < story[-1].life
+
+
+def _excused(at: float, full: Sequence[tuple[float, float]]) -> bool:
+    return any(since <= at <= until + GRACE_S for since, until in full)
+
+
+class Ear:
+    """Knows how the tone engine speaks a text."""
+
+    def __init__(self) -> None:
         self._engine = ToneEngine()
         self._engine.load({"seconds_per_char": 0.002})
         recording = VoiceStore().reference("amber")
         reference = Reference("amber", recording.samples, recording.rate_hz, recording.sha256)
         self._voice = self._engine.voice(reference)
 
-    def answers(self, name: str) -> list[tuple[int, str, str]]:
-        """(index, code, digest) of every answer; a line torn by a kill is none."""
-        try:
-            rows = (self._folder / f"{name}.log").read_text().splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        split = (row.split() for row in rows if row.endswith("\n"))
-        return [(int(index), code, digest) for index, code, digest in split]
-
-    def missing(self, name: str) -> list[int]:
-        """Lines that have no answer."""
-        answered = {index for index, _, _ in self.answers(name)}
-        return [index for index in range(self.lines) if index not in answered]
-
-    def killed(self, name: str, missing: list[int]) -> None:
-        """Note that a client died: a successor begins with the first line that is missing."""
-        self._recovered |= {(name, index) for index in missing}
-        self._allowed[name] |= set(range(missing[0], self.lines)) - set(missing)
-
-    def done_everything(self) -> bool:
-        """Whether every line has an answer."""
-        return not any(self.missing(name) for name in self.names)
-
-    def report(self, injected: Mapping[str, int]) -> bool:
-        """Print the table; True if nothing is wrong."""
-        tally: Counter[str] = Counter()
-        codes: Counter[str] = Counter()
-        for name in self.names:
-            times: Counter[int] = Counter()
-            for index, code, digest in self.answers(name):
-                times[index] += 1
-                if code != "done":
-                    codes[code] += 1
-                elif digest != self._digest(text_of(name, index)):
-                    tally["unexpected"] += 1
-                else:
-                    tally["recovered" if (name, index) in self._recovered else "acknowledged"] += (
-                        times[index] == 1
-                    )
-            repeats = {index: count - 1 for index, count in times.items() if count > 1}
-            tally["repeated by a successor"] += sum(n for i, n in repeats.items() if i in self._allowed[name])
-            tally["duplicated"] += sum(n for i, n in repeats.items() if i not in self._allowed[name])
-            tally["lost"] += len(self.missing(name))
-        print(f"\n{'fault':<20}times")
-        for kind, count in injected.items():
-            print(f"{kind:<20}{count:>5}")
-        print(f"{'in all':<20}{sum(injected.values()):>5}\n")
-        print(f"{'jobs':<28}{self.lines * len(self.names):>7}")
-        for what in (
-            "acknowledged",
-            "recovered",
-            "repeated by a successor",
-            "lost",
-            "duplicated",
-            "unexpected",
-        ):
-            print(f"{what:<28}{tally[what]:>7}")
-        for code, count in codes.items():
-            print(f"{'failed ' + code:<28}{count:>7}")
-        return not (tally["lost"] or tally["duplicated"] or tally["unexpected"] or codes)
-
-    def _digest(self, text: str) -> str:
+    def digest(self, text: str) -> str:
         """The audio as the worker makes it: segment by segment."""
         spoken = [
             to_s16(part)

@@ -1,7 +1,8 @@
 """A TCP proxy that breaks connections the ways networks do: slowly, silently, or with a reset.
 
-One thread with an event loop of its own. Half-open means that bytes are swallowed and nobody is told: to both
-ends the connection still stands.
+One thread with an event loop of its own. Half-open means that bytes are swallowed and nobody is told, not
+even of the other end's leaving: to each end its connection still stands, until `cut`. What arrives is always
+the beginning of what was sent, as with any TCP connection: once a byte was swallowed, none follows.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ class Mode(Enum):
 
 
 class Proxy:
-    """Listens on a free port of loopback and forwards to `target` (host, port)."""
+    """Listens on a free port of `host` and forwards to `target` (host, port)."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
         self.mode = Mode.PASS
+        self._host = host
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, host, 0))
         self.port: int = self._server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -42,7 +44,7 @@ class Proxy:
     @property
     def endpoint(self) -> str:
         """Where to connect instead."""
-        return f"tcp://127.0.0.1:{self.port}"
+        return f"tcp://{self._host}:{self.port}"
 
     def cut(self) -> None:
         """Reset every connection that stands; new ones pass.
@@ -75,23 +77,23 @@ class Proxy:
             return
         both = {writer, far_writer}
         self._writers |= both
-        try:
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
-        finally:
+        await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+        if self.mode is not Mode.SWALLOW:
             self._writers -= both
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while block := await reader.read(BLOCK):
-                if self.mode is Mode.SWALLOW:
-                    continue
                 if self.mode is Mode.THROTTLE:
                     await asyncio.sleep(THROTTLE_S)
+                if self.mode is Mode.SWALLOW:
+                    continue
                 if writer.transport.is_closing():
                     return
                 writer.write(block)
                 await writer.drain()
+            if self.mode is not Mode.SWALLOW:
+                writer.close()  # in order: what was read before still goes out
         except OSError:
-            pass
-        finally:
-            writer.transport.abort()
+            if self.mode is not Mode.SWALLOW:
+                writer.transport.abort()

@@ -6,11 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
+ROUND = ("--jobs", "300", "--faults", "17", "--longest", "1.2", "--workers", "2", "--seed", "11")
 
 
-def test_nothing_is_lost_while_everything_is_killed_once() -> None:
-    command = [sys.executable, "-m", "tests.chaos", "--jobs", "800", "--faults", "12", "--seed", "11"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT, check=False)
+@pytest.mark.timeout(300)
+def test_nothing_is_lost_while_everything_is_broken_once() -> None:
+    """Each kind of fault that this machine allows; the order is fixed, the timing is not."""
+    command = [sys.executable, "-m", "tests.chaos", *ROUND]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "lost                              0" in done.stdout
+    totals = [row.split() for row in done.stdout.splitlines() if row.startswith("in all")][-1]
+    jobs, acknowledged, recovered, *wrong = totals[2:]
+    assert int(jobs) >= 300
+    assert int(jobs) == int(acknowledged) + int(recovered)
+    assert wrong == ["0", "0", "0"]

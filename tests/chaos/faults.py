@@ -1,0 +1,177 @@
+"""The kinds of fault, each over when its function returns.
+
+A fault returns whether anything was hurt: one that found no victim is not counted, but tried again.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+from tests.chaos.diary import read
+from tests.chaos.proxy import Mode
+from tests.chaos.stage import Stage
+from tests.chaos.victims import Victim, child_of
+
+DRAIN_S: Final = 60.0
+NOTICED_S: Final = 8.0
+"""A disk stays full until a client was refused for it, or for so long."""
+Fault = Callable[[], bool]
+
+
+class Faults:
+    """Everything that can be done to a stage. No fault lasts much longer than `longest_s`."""
+
+    def __init__(self, stage: Stage, longest_s: float) -> None:
+        self._stage = stage
+        self._chance = stage.chance
+        self._longest_s = longest_s
+        self.full: list[tuple[float, float]] = []
+        "When a disk was full: from, until."
+        self.unnoticed = 0
+        "Full disks of which no client heard."
+
+    def kinds(self) -> dict[str, Fault]:
+        """Every kind the stage has victims for, by name."""
+        kinds: dict[str, Fault] = {
+            "SIGKILL broker": self._kill_broker,
+            "SIGKILL agent": self._kill_agent,
+            "SIGKILL engine": self._kill_engine,
+            "SIGKILL client": self._kill_client,
+            "SIGSTOP broker": lambda: self._stop(self._stage.broker().child.pid),
+            "SIGSTOP agent": lambda: self._stop(self._stage.worker().pid),
+            "SIGSTOP engine": self._stop_engine,
+            "SIGSTOP client": lambda: self._stop(self._stage.talker().pid),
+            "SIGTERM broker": self._drain_broker,
+            "SIGTERM worker": self._drain_worker,
+            "connection cut": self._cut,
+            "throttled": self._throttle,
+            "half-open": self._half_open,
+            "disk full": self._fill_disk,
+        }
+        if self._stage.spaces:
+            kinds |= {"link down": self._pull, "link lossy": self._lose, "link slow": self._slow}
+        return kinds
+
+    def remarks(self) -> dict[str, str]:
+        """How some kinds were done on this machine."""
+        remarks = {"disk full": self._stage.brokers[0].disk.how}
+        if self._stage.spaces:
+            netem = self._stage.spaces[0].has_netem
+            remarks["link lossy"] = (
+                "netem" if netem else "pulled many times a second: this kernel has no netem"
+            )
+        return remarks
+
+    def pause(self) -> None:
+        """Leave the bus alone for a moment."""
+        time.sleep(self._chance.uniform(0.02, 0.16) * self._longest_s)
+
+    def _while(self, shortest: float = 0.04) -> float:
+        return self._chance.uniform(shortest, 1.0) * self._longest_s
+
+    # ---- processes
+
+    def _kill_broker(self) -> bool:
+        broker = self._stage.broker()
+        self._stage.totals.add(broker.frontend)
+        broker.child.kill()
+        time.sleep(self._chance.uniform(0, 0.3) * self._longest_s)
+        broker.start()
+        return True
+
+    def _drain_broker(self) -> bool:
+        broker = self._stage.broker()
+        self._stage.totals.add(broker.frontend)
+        code = broker.child.end(DRAIN_S)
+        if code:
+            self._stage.deaths.append(f"{broker.name} drained with exit code {code}")
+        broker.start()
+        return True
+
+    def _kill_agent(self) -> bool:
+        worker = self._stage.worker()
+        worker.kill()
+        self._stage.start_worker(worker.name)
+        return True
+
+    def _drain_worker(self) -> bool:
+        worker = self._stage.worker()
+        code = worker.end(DRAIN_S)
+        if code:
+            self._stage.deaths.append(f"{worker.name} drained with exit code {code}")
+        self._stage.start_worker(worker.name)
+        return True
+
+    def _kill_engine(self) -> bool:
+        with child_of(self._stage.worker().pid, self._chance.randrange(8)) as engine:
+            return engine is not None and engine.signal(signal.SIGKILL)
+
+    def _stop_engine(self) -> bool:
+        with child_of(self._stage.worker().pid, self._chance.randrange(8)) as engine:
+            return engine is not None and engine.stop(self._while())
+
+    def _kill_client(self) -> bool:
+        self._stage.talker().kill()
+        return True
+
+    def _stop(self, pid: int) -> bool:
+        with Victim(pid) as victim:
+            return victim.stop(self._while())
+
+    # ---- connections
+
+    def _cut(self) -> bool:
+        self._chance.choice(self._stage.proxies).cut()
+        return True
+
+    def _throttle(self) -> bool:
+        proxy = self._chance.choice(self._stage.proxies)
+        proxy.mode = Mode.THROTTLE
+        time.sleep(self._while(0.1) * 0.6)
+        proxy.mode = Mode.PASS
+        return True
+
+    def _half_open(self) -> bool:
+        proxy = self._chance.choice(self._stage.proxies)
+        proxy.mode = Mode.SWALLOW
+        time.sleep(self._while(0.1))
+        proxy.cut()
+        return True
+
+    # ---- networks and disks
+
+    def _pull(self) -> bool:
+        self._chance.choice(self._stage.spaces).pull(self._while(0.1), self._chance)
+        return True
+
+    def _lose(self) -> bool:
+        self._chance.choice(self._stage.spaces).lose(self._while(0.3))
+        return True
+
+    def _slow(self) -> bool:
+        self._chance.choice(self._stage.spaces).slow(self._while(0.3))
+        return True
+
+    def _fill_disk(self) -> bool:
+        broker = self._stage.broker()
+        pid = broker.child.pid
+        refused = self._refusals()
+        since = time.monotonic()
+        broker.disk.fill(pid)
+        try:
+            time.sleep(self._while(0.2))
+            while self._refusals() == refused and time.monotonic() < since + NOTICED_S:
+                time.sleep(0.1)
+        finally:
+            broker.disk.free(pid)
+        self.full.append((since, time.monotonic()))
+        self.unnoticed += self._refusals() == refused
+        return True
+
+    def _refusals(self) -> int:
+        return sum(
+            row.what == "refused" for name in self._stage.clients for row in read(self._stage.diary(name))
+        )
