@@ -26,13 +26,14 @@ MAX_BANISHED: Final = 10_000
 
 
 class Clientele:
-    """`end(job, error)` answers a job with an error."""
+    """`give_back(job)` finds a connection that still waits, `end(job, error)` answers a job with an error."""
 
     def __init__(
         self,
         settings: Settings,
         ledger: Ledger,
         durables: Durables,
+        give_back: Callable[[Job], bool],
         end: Callable[[Job, BusError], None],
         now: float,
     ) -> None:
@@ -43,6 +44,7 @@ class Clientele:
         self._timeout_s = settings.client_timeout_s
         self._ledger = ledger
         self._durables = durables
+        self._give_back = give_back
         self._end = end
 
     def gone(self, peer: bytes) -> None:
@@ -53,6 +55,8 @@ class Clientele:
         log.warning("client %s gone with %d jobs open", peer.hex(), len(client.jobs))
         self._durables.leave(client, self.nobody)
         for job in list(client.jobs.values()):
+            if self._give_back(job):
+                continue
             if job.durable:
                 self._ledger.give_to(job, self.nobody)
                 job.flags &= ~STREAM

@@ -20,11 +20,8 @@ from ..common.errors import (
     BusError,
     Cancelled,
     ClientLost,
-    Conflict,
     DeadlineExceeded,
-    Overloaded,
     ProtocolError,
-    UnknownJob,
 )
 from ..common.messages import Failed, Submit, decode, encode, failed
 from .admission import Admission
@@ -32,13 +29,14 @@ from .attempts import Attempts
 from .clientele import Clientele
 from .durable import Durables
 from .entries import Entry, Page, Read, Recovered
+from .intake import Intake, stopping
 from .invariants import check_invariants
 from .ledger import Ledger, Out
 from .membership import Membership
-from .pools import RETRY_AFTER_S, Pools
+from .pools import Pools
 from .results import Results, whole_answer
 from .states import JobState
-from .tables import Client, Job, Payload, Worker, size_of
+from .tables import Job, Payload, Worker, size_of
 
 if TYPE_CHECKING:
     from ..common.config import Broker as Settings
@@ -48,15 +46,19 @@ LATE_S: Final = 0.5
 """A sweep that comes later than this by so much comes after a pause of our own."""
 
 
-def _stopping() -> Overloaded:
-    return Overloaded("this broker stops; try another, or again later", retry_after_s=RETRY_AFTER_S)
-
-
 class BrokerCore:
-    """All state of one broker. `expected` names engines that may be waited for before a worker has come."""
+    """All state of one broker. `expected` names engines that may be waited for before a worker has come.
+
+    `unsent_bytes(peer)` is what the transport holds for a client that has not taken it yet.
+    """
 
     def __init__(
-        self, settings: Settings, rand_below: Callable[[int], int], now: float, expected: Iterable[str] = ()
+        self,
+        settings: Settings,
+        rand_below: Callable[[int], int],
+        now: float,
+        expected: Iterable[str] = (),
+        unsent_bytes: Callable[[bytes], int] = lambda _peer: 0,
     ) -> None:
         self.settings = settings
         self.started_at = now
@@ -64,7 +66,6 @@ class BrokerCore:
         self.results = Results(settings, self.ledger)
         self.durables = Durables(settings, self.ledger, self._enqueue, self._end)
         self.to_journal = self.durables.to_journal
-        self.clientele = Clientele(settings, self.ledger, self.durables, self._end, now)
         self.to_workers: Out = []
         self.admission = Admission(settings, self.ledger, now)
         self.pools = Pools(settings, rand_below, now, expected)
@@ -73,6 +74,13 @@ class BrokerCore:
             settings, self.ledger, self.pools, self.members, self.results, self.durables, self.to_workers,
             self._end, self._put_by_or_end,
         )  # fmt: skip
+        self.intake = Intake(
+            settings, self.ledger, self.admission, self.pools, self.attempts, self.results, self.durables,
+            self._put_by_or_end, unsent_bytes,
+        )  # fmt: skip
+        self.clientele = Clientele(
+            settings, self.ledger, self.durables, self.intake.give_back, self._end, now
+        )
         self._sweep_every_s = min(1.0, settings.heartbeat_interval_s / 2)
         self._sweep_at = now + self._sweep_every_s
         self._now = now
@@ -84,7 +92,6 @@ class BrokerCore:
         self.banished = self.clientele.banished
         self.client_gone = self.clientele.gone
         self.client_slow = self.clientele.slow
-        self.flush = self.attempts.flush
 
     @property
     def draining(self) -> bool:
@@ -98,85 +105,22 @@ class BrokerCore:
         if peer in self.banished:
             return
         client = self.ledger.client(peer, now)
-        job_id = envelope[4:20]
         try:
-            known = self._jobs.get(job_id)
-            if known is not None:
-                self._attach(known, client, envelope[23] & wire.ANEW != 0, header, payload, now)
-            elif not (
-                self.results.answer_again(job_id, peer, header, payload)
-                or self.durables.submitted_again(job_id, client, header, payload)
-            ):
-                self._accept(client, job_id, envelope, header, payload, now)
+            self.intake.submit(client, envelope, header, payload, now)
         except BusError as error:
             self.ledger.totals["refused"] += 1
             self.ledger.totals["protocol_errors"] += isinstance(error, ProtocolError)
-            self.ledger.refuse(peer, job_id, 0, error)
-
-    def _accept(
-        self, client: Client, job_id: bytes, envelope: bytes, header: bytes, payload: Payload, now: float
-    ) -> None:
-        submit = decode(header, Submit)
-        if job_id == wire.NO_JOB:
-            raise ProtocolError("a job needs an id of its own: 16 random bytes")
-        if not len(payload):
-            raise BadRequest("the text is empty: give at least one word to speak")
-        if self.draining:
-            raise _stopping()
-        size_bytes = size_of(header, payload)
-        self.admission.check(client, size_bytes)
-        pool = self.pools.choose(submit.engine or self.settings.default_engine, now)
-        budget_ms = int.from_bytes(envelope[28:32])
-        deadline = now + self.admission.budget_s(submit, budget_ms)
-        flags = envelope[23] & wire.STREAM
-        job = Job(job_id, client, pool, flags, deadline, header, submit, payload, now, size_bytes)
-        if submit.durable:
-            self.durables.enter(job, now)
-        else:
-            self._enqueue(job, now)
-
-    def _enqueue(self, job: Job, now: float) -> None:
-        """Promise a job to its client and let it wait for a worker."""
-        queue = job.pool.queue
-        self.ledger.accepted(job.client.peer, job.id, job.pool.engine, ahead=len(queue))
-        for peer in job.watchers:
-            self.ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED)
-        self.ledger.open(job)
-        self.ledger.totals["accepted"] += 1
-        queue.push(job)
-        self.pools.touch(job.pool)
-        if self.draining:
-            self._put_by_or_end(job)
-
-    def _attach(
-        self, job: Job, client: Client, anew: bool, header: bytes, payload: Payload, now: float
-    ) -> None:
-        """The same id again: a client whose connection or answer was lost."""
-        if header != job.header or bytes(payload) != bytes(job.payload):
-            raise Conflict("this job id is in use for another text or voice")
-        self.ledger.totals["attached"] += 1
-        self.ledger.accepted(client.peer, job.id, job.pool.engine, wire.ATTACHED)
-        if client is not job.client or anew:
-            self.ledger.give_to(job, client)
-            if not self.results.replay(job):
-                # What the old connection was sent is lost to the new one: begin again, at no one's cost.
-                self.results.restart(job)
-                self.attempts.abandon(job, "its client lost what it had", counted=False)
+            self.ledger.refuse(peer, envelope[4:20], 0, error)
 
     def fetch(self, peer: bytes, envelope: bytes, now: float) -> None:
         """Tell what became of a job, and send a page of its result."""
         if peer in self.banished:
             return
         self.ledger.client(peer, now)
-        job_id, first = envelope[4:20], int.from_bytes(envelope[24:28])
-        job = self._jobs.get(job_id)
         try:
-            if job is not None:
-                self.durables.watch(job, peer)
-            elif not (self.results.page(job_id, peer, first) or self.durables.fetch(job_id, peer, first)):
-                raise UnknownJob("no such job is known here: it never was, or its result is kept no longer")
+            self.intake.fetch(peer, envelope)
         except BusError as error:
-            self.ledger.refuse(peer, job_id, 0, error)
+            self.ledger.refuse(peer, envelope[4:20], 0, error)
 
     def cancel(self, peer: bytes, job_id: bytes, now: float) -> bool:
         """End a job at a client's wish; False if none is open. CANCEL is idempotent: that is no error."""
@@ -342,6 +286,11 @@ class BrokerCore:
             at = expiry
         return at if held is None or held > at else held
 
+    def flush(self, now: float) -> None:
+        """Hand out waiting jobs. Called before what was appended is sent."""
+        self.intake.sent()
+        self.attempts.flush(now)
+
     def tick(self, now: float) -> None:
         """Do what time demands: expiry of jobs; each sweep also liveness, leases and hopeless queues."""
         self._now = now
@@ -378,6 +327,9 @@ class BrokerCore:
 
     # ---- jobs that end otherwise
 
+    def _enqueue(self, job: Job, now: float) -> None:
+        self.intake.enqueue(job, now)
+
     def _worker_lost(self, worker: Worker, cause: str, counted: bool) -> None:
         self.attempts.lost(worker, cause, counted)
 
@@ -398,7 +350,7 @@ class BrokerCore:
     def _put_by_or_end(self, job: Job) -> None:
         """The broker stops: the journal keeps what is durable for the next start, the rest is answered."""
         if not job.durable:
-            self._end(job, _stopping())
+            self._end(job, stopping())
             return
         self.attempts.disown(job)
         self.results.forget(job)

@@ -33,7 +33,7 @@ from ..common.errors import (
 from ..common.messages import Failed, Submit, decode, encode, failed
 from .entries import Audio, Dropped, Ended, Entered, Entry, Fetched, Lost, Page, Read, Recovered, Rewound
 from .ledger import Ledger
-from .results import send_page, whole_answer
+from .results import LARGEST_PAGE_BYTES, send_page, whole_answer
 from .tables import Client, Job, Payload
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class Durables:
         "Audio that the journal has not written yet, as the loop last saw it."
         self.wall_offset = 0.0
         "Wall clock minus the clock of `now`, as the loop last saw it."
+        self.reading_bytes: dict[bytes, int] = {}
+        "What is being read for each client, at most."
         self._reads = 0
         self._settings = settings
         self._ledger = ledger
@@ -233,6 +235,7 @@ class Durables:
     def page(self, read: Read, page: Page | BusError, now: float) -> None:
         """Send what the journal has read."""
         self._reads -= 1
+        self._read_for(read.peer, -read.size_bytes)
         if isinstance(page, BusError):
             self._ledger.refuse(read.peer, read.job, 1, page)
             return
@@ -272,8 +275,22 @@ class Durables:
             raise Overloaded("the journal is busy with other readers", retry_after_s=1.0)
         else:
             self._reads += 1
-            self.to_journal.append(Read(job_id, peer, first, wire.FETCH_CHUNKS))
+            size_bytes = self.page_bytes(job_id)
+            self._read_for(peer, size_bytes)
+            self.to_journal.append(Read(job_id, peer, first, wire.FETCH_CHUNKS, size_bytes))
         return True
+
+    def page_bytes(self, job_id: bytes) -> int:
+        """The most that a page of this job's result takes; 0 if it is not known or has none."""
+        kept = self.ended.get(job_id) or self.fetched.get(job_id)
+        return 0 if kept is None else min(kept.audio_bytes, LARGEST_PAGE_BYTES)
+
+    def _read_for(self, peer: bytes, size_bytes: int) -> None:
+        left = self.reading_bytes.get(peer, 0) + size_bytes
+        if left > 0:
+            self.reading_bytes[peer] = left
+        else:
+            self.reading_bytes.pop(peer, None)
 
     def _tell(self, peer: bytes, kept: Kept) -> None:
         if kept.state == "done":

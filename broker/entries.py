@@ -87,6 +87,8 @@ class Read:
     peer: bytes
     first: int
     count: int
+    size_bytes: int = 0
+    "What that takes at most."
 
 
 Entry = Entered | Audio | Rewound | Lost | Ended | Fetched | Dropped | Read

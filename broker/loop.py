@@ -55,7 +55,10 @@ class Loop:
 
     def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
         settings = config.broker
-        self.core = BrokerCore(settings, random.SystemRandom().randrange, clock(), config.workers)
+        self.core = BrokerCore(
+            settings, random.SystemRandom().randrange, clock(), config.workers,
+            lambda peer: self._client_out.parked_for(peer),
+        )  # fmt: skip
         self._clock = clock
         self._context = zmq.Context()
         # 10,000 workers are 10,000 sockets: libzmq's own default stops at 1,023.

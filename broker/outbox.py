@@ -44,6 +44,10 @@ class Outbox:
         """Something is parked: call `retry` soon."""
         return bool(self._parked)
 
+    def parked_for(self, peer: bytes) -> int:
+        """Bytes that wait for one peer."""
+        return self._parked_bytes.get(peer, 0)
+
     def burst(self, messages: Out) -> list[bytes]:
         """Send all messages, empty the list, and return the peers that are gone."""
         gone: list[bytes] = []

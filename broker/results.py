@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FINISHED_OVERHEAD_BYTES: Final = 600
 """Charged for each result above its frames."""
 FRAME_OVERHEAD_BYTES: Final = 200
+LARGEST_PAGE_BYTES: Final = wire.FETCH_CHUNKS * wire.MAX_PAYLOAD_BYTES
 LARGEST_SHARE: Final = 4
 """One job may take this part of the whole: 16 MiB of the default 64, six minutes of speech at 24 kHz."""
 
@@ -159,6 +160,11 @@ class Results:
         else:
             self._failed_again(job_id, peer, known)
         return True
+
+    def page_bytes(self, job_id: bytes) -> int:
+        """The most that a page of this job's result takes; 0 if it is not known or has none."""
+        known = self.finished.get(job_id)
+        return 0 if known is None or known.error is not None else min(known.size_bytes, LARGEST_PAGE_BYTES)
 
     def page(self, job_id: bytes, peer: bytes, first: int) -> bool:
         """Send one page of a result, or its error; False if the job is not known."""

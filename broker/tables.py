@@ -30,6 +30,8 @@ class Client:
     seen_at: float
     jobs: dict[bytes, Job] = field(default_factory=dict["bytes", "Job"])
     "Its open jobs by id, with those that are still being written down."
+    replayed_bytes: int = 0
+    "Audio it was sent that an earlier connection had been sent already."
     size_bytes: int = 0
     "What they take here: headers, texts and the records themselves."
 
@@ -87,6 +89,8 @@ class Job:
     "The same in bytes."
     watchers: list[bytes] = field(default_factory=list[bytes])
     "Connections that asked for the result and are told when there is one."
+    earlier: bytes = b""
+    "The connection it was owed to before, which may outlive the one that asked last."
     flow: str | bytes | None = None
     "Whose turn it waits for: its tenant, or its client's connection; None while it is in no lane."
     cost: int = 0

@@ -92,7 +92,7 @@ def test_a_durable_job_goes_on_without_its_client_and_is_fetched_by_another() ->
     bus.fetch(job)
     (read,) = bus.core.to_journal
     bus.core.to_journal.clear()
-    assert read == Read(job, b"f", 0, wire.FETCH_CHUNKS)
+    assert read == Read(job, b"f", 0, wire.FETCH_CHUNKS, size_bytes=2)
     bus.core.journalled(read, Page(b"s", [(0, 2, b"ab")], DONE), bus.now)
     bus.settle()
     assert bus.heard(b"f")[2:] == ["STARTED", "CHUNK", "DONE"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.broker.model import Bus
 from voicebus.common import wire
+from voicebus.common.messages import Failed, decode
 
 
 def spoken(bus: Bus, *pieces: bytes) -> bytes:
@@ -94,3 +95,63 @@ def test_whole_segments_of_an_earlier_attempt_are_part_of_the_result() -> None:
     bus.chunk(b"w", second, segment=1, audio=b"anew")
     bus.done(b"w", second)
     assert [message[1] for message in fetch(bus, job) if message[0][3] == wire.CHUNK] == [b"kept", b"anew"]
+
+
+def test_a_submission_that_an_old_connection_delivers_last_loses_the_job_only_while_that_lives() -> None:
+    """Found by the simulator: the job moved to the old connection and ended with it; its client waited on."""
+    bus = Bus()
+    bus.ready(b"w1")
+    job = bus.submit(b"new")
+    (key,) = bus.open(b"w1")
+    bus.started(b"w1", key)
+    bus.submit(b"old", job=job)
+    bus.chunk(b"w1", key)
+    before = len(bus.sent.to_client[b"new"])
+    bus.core.client_gone(b"old")
+    bus.settle()
+    bus.done(b"w1", key)
+    kinds = [wire.KIND_NAMES[message[0][3]] for message in bus.sent.to_client[b"new"][before:]]
+    assert kinds == ["STARTED", "CHUNK", "DONE"]
+    assert bus.core.ledger.totals["cancelled"] == 0
+
+
+def test_what_is_sent_again_to_one_connection_is_bounded() -> None:
+    """Found by the simulator: the replay itself cut the client off, however fast it read, again and again."""
+    bus = Bus(max_unsent_bytes_per_client=4000)
+    bus.ready(b"w1", slots=2)
+    jobs = [bus.submit(b"old") for _ in range(2)]
+    keys = bus.open(b"w1")
+    for key in keys:
+        bus.started(b"w1", key)
+        bus.chunk(b"w1", key, audio=b"ab" * 250)
+    for job in jobs:
+        bus.submit(b"new", job=job)
+    kinds = [wire.KIND_NAMES[message[0][3]] for message in bus.sent.to_client[b"new"]]
+    assert kinds == ["ACCEPTED", "STARTED", "CHUNK", "ACCEPTED"]
+    # The second is spoken again, at the pace of its engine, and that costs it nothing.
+    cancelled = [m[0][4:20] for m in bus.sent.to_worker[b"w1"] if m[0][3] == wire.CANCEL]
+    assert cancelled == [jobs[1]]
+    assert bus.core.ledger.jobs[jobs[1]].losses == 0
+
+
+def test_a_reader_takes_what_is_on_its_way_before_it_is_sent_more() -> None:
+    """Found by the simulator: a few large pages at once exceeded any budget, after each connection anew."""
+    bus = Bus(max_unsent_bytes_per_client=8000)
+    bus.ready(b"w1")
+    jobs = [bus.submit() for _ in range(2)]
+    for _ in jobs:
+        (key, *_) = bus.open(b"w1")
+        bus.started(b"w1", key)
+        bus.chunk(b"w1", key, audio=b"ab" * 600)
+        bus.done(b"w1", key)
+    before = len(bus.sent.to_client[b"c"])
+    for job in jobs:
+        bus.core.fetch(b"c", wire.pack_envelope(wire.FETCH, job), bus.now)
+    bus.settle()
+    kinds = [wire.KIND_NAMES[message[0][3]] for message in bus.sent.to_client[b"c"][before:]]
+    assert kinds == ["STARTED", "CHUNK", "DONE", "FAILED"]
+    refusal = decode(bus.sent.to_client[b"c"][-1][1], Failed)
+    assert (refusal.code, refusal.retry_after_s) == ("overloaded", 0.1)
+    bus.core.fetch(b"c", wire.pack_envelope(wire.FETCH, jobs[1]), bus.now)
+    bus.settle()
+    assert bus.sent.to_client[b"c"][-1][0][3] == wire.DONE

@@ -39,10 +39,6 @@ class SimOutbox(Outbox):
         self.parked_bytes = 0
         self.slow: list[bytes] = []
 
-    def lift(self, max_per_peer_bytes: int) -> None:
-        """Change the budget."""
-        self._max_per_peer_bytes = max_per_peer_bytes
-
     def _try(self, message: tuple[bytes, ...], gone: list[bytes]) -> bool:
         sent = self._port.send(message)
         if sent is None:
@@ -60,7 +56,6 @@ class Broker(Process):
         self.index = index
         self.disk = Disk()
         self.wall_offset = WALL_S
-        self.unread_bytes = world.plan.settings.max_unsent_bytes_per_client
         self.frontend = Port(self, "client")
         self.backend = Port(self, "worker")
         self.ports = [self.frontend, self.backend]
@@ -70,9 +65,11 @@ class Broker(Process):
 
     def boot(self) -> None:
         plan, now = self.world.plan, self.world.schedule.now
-        core = self.core = BrokerCore(plan.settings, self.world.dice.randrange, now)
+        core = self.core = BrokerCore(
+            plan.settings, self.world.dice.randrange, now, unsent_bytes=self._unsent_bytes
+        )
         core.durables.wall_offset = self.wall_offset
-        self._client_out = SimOutbox(self.frontend, self.unread_bytes)
+        self._client_out = SimOutbox(self.frontend, plan.settings.max_unsent_bytes_per_client)
         self._worker_out = SimOutbox(self.backend)
         self._scribe = Scribe(self.world, self.disk, self._tell)
         self._outcomes = []
@@ -82,11 +79,8 @@ class Broker(Process):
         self.frontend.listens = self.backend.listens = True
         self.turn()
 
-    def lift_budgets(self) -> None:
-        """Let clients leave any number of bytes unread from now on."""
-        self.unread_bytes = UNLIMITED
-        if self.up:
-            self._client_out.lift(UNLIMITED)
+    def _unsent_bytes(self, peer: bytes) -> int:
+        return self._client_out.parked_for(peer)
 
     def die(self) -> None:
         self._scribe.crash()

@@ -59,7 +59,7 @@ def no_dedupe() -> Generator[None]:
         ) -> None:
             client = self.ledger.client(peer, now)
             try:
-                self._accept(client, envelope[4:20], envelope, header, payload, now)
+                self.intake.accept(client, envelope[4:20], envelope, header, payload, now)
             except BusError as error:
                 self.ledger.refuse(peer, envelope[4:20], 0, error)
 

@@ -175,8 +175,7 @@ class Socket:
             return
         world = self._network.world
         connection.down.open = False
-        late = provokes("late-submit") or connection.port.side == "worker"
-        if not flush and (world.dice.random() < 0.5 or not late):
+        if not flush and world.dice.random() < 0.5:
             connection.up.open = False
         if not connection.up.holds:
             at = max(connection.up.last_at, world.schedule.now + world.soon())

@@ -11,17 +11,9 @@ PROVOKED: set[str] = set()
 """Names of the weaknesses that are provoked after all."""
 
 KNOWN: Final[dict[str, str]] = {
-    "late-submit": (
-        "A SUBMIT that an old connection delivers after the client has asked over a new one moves the job to"
-        " the old one, and ends it with that; a client without a deadline then waits for ever. Seed 900930."
-    ),
     "busy-then-silent": (
         "Each `overloaded` doubles the time after which a lost SUBMIT is sent again, without a limit, and"
         " counts as a silent try. Seed 40001261."
-    ),
-    "replay-burst": (
-        "What is replayed to a client that connects anew is sent at once. If it exceeds the budget of unsent"
-        " bytes the client is cut off again, however fast it reads, and so on for ever. Seed 15000200."
     ),
 }
 

@@ -26,7 +26,6 @@ from tests.sim.prober import Prober
 from tests.sim.process import Process
 from tests.sim.schedule import BEGIN_S, Schedule
 from tests.sim.speech import FATES, compose
-from tests.sim.tolerated import provokes
 from voicebus.common import wire
 from voicebus.common.messages import Submit
 from voicebus.workers.states import LinkState
@@ -198,8 +197,6 @@ class World:
             self.note("-- no more faults")
         for broker in self.brokers:
             broker.disk.full = False
-            if not provokes("replay-burst"):
-                broker.lift_budgets()
         for process in (*self.brokers, *self.agents, *self.clients):
             process.resume()
             if not process.up:
