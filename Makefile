@@ -35,7 +35,7 @@ guarantees: $(VENV)/run.stamp  ## what is promised, played on real processes wit
 	$(BIN)/python -m bench.guarantees
 
 chaos: $(VENV)/test.stamp  ## 5,000 jobs while processes, connections, links and disks fail (three minutes)
-	$(BIN)/python -m tests.chaos --jobs 5000 --faults 51 --install
+	$(BIN)/python -m tests.chaos --jobs 5000 --faults 57 --install
 
 soak: $(VENV)/test.stamp  ## simulated histories full of faults, on all cores: make soak SECONDS=600
 	$(BIN)/python -m tests.sim --seconds $(SECONDS)

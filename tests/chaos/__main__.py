@@ -1,6 +1,6 @@
 """Chaos on real processes: two brokers, workers, clients, and somebody who breaks them.
 
-    python -m tests.chaos [--jobs 5000] [--faults 51] [--seed 1]
+    python -m tests.chaos [--jobs 5000] [--faults 57] [--seed 1]
 
 Accounting as in Jepsen: every line a client was given must come back once, as the audio of that very line,
 however often processes are killed or stopped, connections cut, slowed down or swallowed, cables pulled and
@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +26,7 @@ import click
 from tests.chaos import report, sandbox
 from tests.chaos.accounts import Ear, account
 from tests.chaos.diary import read
-from tests.chaos.faults import Faults
+from tests.chaos.faults import LASTING, Faults
 from tests.chaos.stage import Cast, Stage
 from tests.chaos.talker import text_of
 
@@ -34,8 +36,9 @@ TRIES: Final = 20
 
 @click.command()
 @click.option("--jobs", default=5000, show_default=True, type=click.IntRange(10), help="At least so many.")
-@click.option("--faults", default=51, show_default=True, type=click.IntRange(0))
+@click.option("--faults", default=57, show_default=True, type=click.IntRange(0))
 @click.option("--longest", default=5.0, show_default=True, help="Seconds a fault may last.")
+@click.option("--overlap/--one-at-a-time", default=True, show_default=True, help="Let faults meet.")
 @click.option("--workers", default=4, show_default=True, type=click.IntRange(1, 16))
 @click.option("--seed", type=int, help="Repeats the choice of faults (not their timing).")
 @click.option("--patience", default=90.0, show_default=True, help="Seconds without any progress at the end.")
@@ -44,13 +47,14 @@ TRIES: Final = 20
 @click.option("--keep", is_flag=True, help="Keep the diaries and logs of a good run, too.")
 def main(
     jobs: int, faults: int, longest: float, workers: int, seed: int | None, patience: float,
-    install: bool, trace: bool, keep: bool,
+    overlap: bool, install: bool, trace: bool, keep: bool,
 ) -> None:  # fmt: skip
     """Break the bus and count."""
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
     arguments = ["--jobs", jobs, "--faults", faults, "--longest", longest, "--workers", workers]
     arguments += ["--seed", seed, "--patience", patience]
     flags = [flag for flag, given in (("--trace", trace), ("--keep", keep)) if given]
+    flags.append("--overlap" if overlap else "--one-at-a-time")
     again = [*map(str, arguments), *flags]
     without = sandbox.enter(again, install=install)
     print(f"seed {seed}", flush=True)
@@ -59,7 +63,7 @@ def main(
     try:
         stage = Stage(folder, Cast(workers=workers), random.Random(seed), without, trace=trace)
         try:
-            good = _run(stage, jobs, faults, longest, patience, without)
+            good = _run(stage, jobs, _Plan(faults, longest, overlap), patience, without)
         finally:
             stage.close()
             if keep or not good:
@@ -73,20 +77,19 @@ def main(
     sys.exit(0 if good else 1)
 
 
-def _run(stage: Stage, jobs: int, faults: int, longest_s: float, patience_s: float, without: str) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    faults: int
+    longest_s: float
+    overlap: bool
+
+
+def _run(stage: Stage, jobs: int, plan: _Plan, patience_s: float, without: str) -> bool:
     least = -(-jobs // len(stage.clients))
-    breaker = Faults(stage, longest_s)
-    kinds = breaker.kinds()
+    breaker = Faults(stage, plan.longest_s)
     for name in stage.clients:
         stage.start_talker(name, least)
-    injected: Counter[str] = Counter(dict.fromkeys(kinds, 0))
-    order = [
-        kind for _ in range(faults // len(kinds) + 1) for kind in stage.chance.sample(list(kinds), len(kinds))
-    ]
-    for kind in order[:faults]:
-        injected[kind] += any(kinds[kind]() for _ in range(TRIES))
-        stage.replace(least)
-        breaker.pause()
+    injected = _break(stage, breaker, plan, least)
     stage.enough.touch()
     _finish(stage, least, patience_s)
     for broker in stage.brokers:
@@ -111,6 +114,33 @@ def _run(stage: Stage, jobs: int, faults: int, longest_s: float, patience_s: flo
     if len(wrong) > report.SHOWN:
         print(f"… and {len(wrong) - report.SHOWN} more")
     return not wrong
+
+
+def _break(stage: Stage, breaker: Faults, plan: _Plan, least: int) -> Counter[str]:
+    """Do all faults, each kind once before any comes again."""
+    kinds = breaker.kinds()
+    injected: Counter[str] = Counter(dict.fromkeys(kinds, 0))
+    rounds = range(plan.faults // len(kinds) + 1)
+    order = [kind for _ in rounds for kind in stage.chance.sample(list(kinds), len(kinds))]
+
+    def hurt(kind: str) -> None:
+        injected[kind] += any(kinds[kind]() for _ in range(TRIES))
+
+    with ThreadPoolExecutor(1) as meanwhile:
+        lasting: Future[None] | None = None
+        for kind in order[: plan.faults]:
+            if plan.overlap and kind in LASTING:
+                if lasting is not None:
+                    lasting.result()
+                lasting = meanwhile.submit(hurt, kind)
+            else:
+                hurt(kind)
+            stage.replace(least)
+            breaker.pause()
+        if lasting is not None:
+            lasting.result()
+    stage.replace(least)
+    return injected
 
 
 def _finish(stage: Stage, least: int, patience_s: float) -> None:

@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -69,9 +70,10 @@ class Limit:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
 
     def free(self, pid: int) -> None:
-        """Let files be written again."""
-        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+        """Let files be written again, if the process is still there."""
+        with suppress(ProcessLookupError):
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
 
 
 Disk = Tmpfs | Limit

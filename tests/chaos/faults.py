@@ -1,24 +1,36 @@
 """The kinds of fault, each over when its function returns.
 
-A fault returns whether anything was hurt: one that found no victim is not counted, but tried again.
+A fault returns whether anything was hurt: one that found no victim is not counted, but tried again. Those
+that last may run in a thread of their own while others strike, so a broker, a proxy or a cable is taken while
+somebody breaks it: a broker cannot start on a full disk, and a proxy that swallowed must not pass again.
 """
 
 from __future__ import annotations
 
 import signal
+import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Final, TypeVar
 
 from tests.chaos.diary import read
 from tests.chaos.proxy import Mode
-from tests.chaos.stage import Stage
+from tests.chaos.stage import Broker, Stage
 from tests.chaos.victims import Victim, child_of
 
 DRAIN_S: Final = 60.0
 NOTICED_S: Final = 8.0
 """A disk stays full until a client was refused for it, or for so long."""
+LASTING: Final = frozenset(
+    {
+        "SIGSTOP broker", "SIGSTOP agent", "SIGSTOP engine", "SIGSTOP client", "throttled", "half-open",
+        "disk full", "link down", "link lossy", "link slow",
+    }
+)  # fmt: skip
+"""Kinds during which nothing ends for good: others may strike meanwhile."""
 Fault = Callable[[], bool]
+Thing = TypeVar("Thing")
 
 
 class Faults:
@@ -32,6 +44,8 @@ class Faults:
         "When a disk was full: from, until."
         self.unnoticed = 0
         "Full disks of which no client heard."
+        self._taken: set[int] = set()
+        self._changed = threading.Condition()
 
     def kinds(self) -> dict[str, Fault]:
         """Every kind the stage has victims for, by name."""
@@ -39,8 +53,9 @@ class Faults:
             "SIGKILL broker": self._kill_broker,
             "SIGKILL agent": self._kill_agent,
             "SIGKILL engine": self._kill_engine,
-            "SIGKILL client": self._kill_client,
-            "SIGSTOP broker": lambda: self._stop(self._stage.broker().child.pid),
+            "SIGKILL client": lambda: self._kill_client("plain"),
+            "SIGKILL durable": lambda: self._kill_client("fetch", "named"),
+            "SIGSTOP broker": self._stop_broker,
             "SIGSTOP agent": lambda: self._stop(self._stage.worker().pid),
             "SIGSTOP engine": self._stop_engine,
             "SIGSTOP client": lambda: self._stop(self._stage.talker().pid),
@@ -50,6 +65,7 @@ class Faults:
             "throttled": self._throttle,
             "half-open": self._half_open,
             "disk full": self._fill_disk,
+            "disk full, killed": self._fill_disk_and_kill,
         }
         if self._stage.spaces:
             kinds |= {"link down": self._pull, "link lossy": self._lose, "link slow": self._slow}
@@ -57,7 +73,11 @@ class Faults:
 
     def remarks(self) -> dict[str, str]:
         """How some kinds were done on this machine."""
-        remarks = {"disk full": self._stage.brokers[0].disk.how}
+        remarks = {
+            "SIGKILL durable": "a client with durable jobs, which its successor fetches",
+            "disk full": self._stage.brokers[0].disk.how,
+            "disk full, killed": "and the broker killed while it was",
+        }
         if self._stage.spaces:
             netem = self._stage.spaces[0].has_netem
             remarks["link lossy"] = (
@@ -72,23 +92,41 @@ class Faults:
     def _while(self, shortest: float = 0.04) -> float:
         return self._chance.uniform(shortest, 1.0) * self._longest_s
 
+    @contextmanager
+    def _one_of(self, things: Sequence[Thing]) -> Generator[Thing]:
+        """One that nobody else is breaking; waits for one."""
+        with self._changed:
+            self._changed.wait_for(lambda: any(id(thing) not in self._taken for thing in things))
+            thing = self._chance.choice([thing for thing in things if id(thing) not in self._taken])
+            self._taken.add(id(thing))
+        try:
+            yield thing
+        finally:
+            with self._changed:
+                self._taken.discard(id(thing))
+                self._changed.notify_all()
+
     # ---- processes
 
     def _kill_broker(self) -> bool:
-        broker = self._stage.broker()
-        self._stage.totals.add(broker.frontend)
-        broker.child.kill()
-        time.sleep(self._chance.uniform(0, 0.3) * self._longest_s)
-        broker.start()
+        with self._one_of(self._stage.brokers) as broker:
+            self._stage.totals.add(broker.frontend)
+            broker.child.kill()
+            time.sleep(self._chance.uniform(0, 0.3) * self._longest_s)
+            broker.start()
         return True
 
+    def _stop_broker(self) -> bool:
+        with self._one_of(self._stage.brokers) as broker:
+            return self._stop(broker.child.pid)
+
     def _drain_broker(self) -> bool:
-        broker = self._stage.broker()
-        self._stage.totals.add(broker.frontend)
-        code = broker.child.end(DRAIN_S)
-        if code:
-            self._stage.deaths.append(f"{broker.name} drained with exit code {code}")
-        broker.start()
+        with self._one_of(self._stage.brokers) as broker:
+            self._stage.totals.add(broker.frontend)
+            code = broker.child.end(DRAIN_S)
+            if code:
+                self._stage.deaths.append(f"{broker.name} drained with exit code {code}")
+            broker.start()
         return True
 
     def _kill_agent(self) -> bool:
@@ -113,8 +151,8 @@ class Faults:
         with child_of(self._stage.worker().pid, self._chance.randrange(8)) as engine:
             return engine is not None and engine.stop(self._while())
 
-    def _kill_client(self) -> bool:
-        self._stage.talker().kill()
+    def _kill_client(self, *roles: str) -> bool:
+        self._stage.talker(*roles).kill()
         return True
 
     def _stop(self, pid: int) -> bool:
@@ -124,40 +162,56 @@ class Faults:
     # ---- connections
 
     def _cut(self) -> bool:
-        self._chance.choice(self._stage.proxies).cut()
+        with self._one_of(self._stage.proxies) as proxy:
+            proxy.cut()
         return True
 
     def _throttle(self) -> bool:
-        proxy = self._chance.choice(self._stage.proxies)
-        proxy.mode = Mode.THROTTLE
-        time.sleep(self._while(0.1) * 0.6)
-        proxy.mode = Mode.PASS
+        with self._one_of(self._stage.proxies) as proxy:
+            proxy.mode = Mode.THROTTLE
+            time.sleep(self._while(0.1) * 0.6)
+            proxy.mode = Mode.PASS
         return True
 
     def _half_open(self) -> bool:
-        proxy = self._chance.choice(self._stage.proxies)
-        proxy.mode = Mode.SWALLOW
-        time.sleep(self._while(0.1))
-        proxy.cut()
+        with self._one_of(self._stage.proxies) as proxy:
+            proxy.mode = Mode.SWALLOW
+            time.sleep(self._while(0.1))
+            proxy.cut()
         return True
 
     # ---- networks and disks
 
     def _pull(self) -> bool:
-        self._chance.choice(self._stage.spaces).pull(self._while(0.1), self._chance)
+        with self._one_of(self._stage.spaces) as space:
+            space.pull(self._while(0.1), self._chance)
         return True
 
     def _lose(self) -> bool:
-        self._chance.choice(self._stage.spaces).lose(self._while(0.3))
+        with self._one_of(self._stage.spaces) as space:
+            space.lose(self._while(0.3))
         return True
 
     def _slow(self) -> bool:
-        self._chance.choice(self._stage.spaces).slow(self._while(0.3))
+        with self._one_of(self._stage.spaces) as space:
+            space.slow(self._while(0.3))
         return True
 
     def _fill_disk(self) -> bool:
-        broker = self._stage.broker()
-        pid = broker.child.pid
+        with self._one_of(self._stage.brokers) as broker:
+            self._full(broker, broker.child.pid)
+        return True
+
+    def _fill_disk_and_kill(self) -> bool:
+        """What a broker could write half of only, it has to make sense of when it starts again."""
+        with self._one_of(self._stage.brokers) as broker:
+            self._stage.totals.add(broker.frontend)
+            self._full(broker, broker.child.pid, broker.child.kill)
+            broker.start()
+        return True
+
+    def _full(self, broker: Broker, pid: int, last: Callable[[], object] = bool) -> None:
+        """Fill a disk until that was noticed, do the last thing, and make room again."""
         refused = self._refusals()
         since = time.monotonic()
         broker.disk.fill(pid)
@@ -165,11 +219,11 @@ class Faults:
             time.sleep(self._while(0.2))
             while self._refusals() == refused and time.monotonic() < since + NOTICED_S:
                 time.sleep(0.1)
+            last()
         finally:
             broker.disk.free(pid)
-        self.full.append((since, time.monotonic()))
+            self.full.append((since, time.monotonic()))
         self.unnoticed += self._refusals() == refused
-        return True
 
     def _refusals(self) -> int:
         return sum(

@@ -53,6 +53,7 @@ class Broker:
 
     def __init__(self, name: str, folder: Path, *, mounts: bool, trace: bool) -> None:
         self.name = name
+        self._bound = not mounts
         self._folder = folder
         self._config = folder / f"{name}.yaml"
         self.journal = folder / f"{name}-journal"
@@ -69,7 +70,9 @@ class Broker:
         """Start it, or start it again at the same addresses."""
         ends = ("--frontend", self.frontend, "--backend", self.backend)
         command = broker_command(("--config", str(self._config), *ends))
-        self.child = Child(self.name, command, "vc-broker ready", on_line=_written(self._folder))
+        self.child = Child(
+            self.name, command, "vc-broker ready", on_line=_written(self._folder), bound=self._bound
+        )
         self.frontend, self.backend = endpoints(self.child.wait_ready(READY_S))
 
 
@@ -88,6 +91,8 @@ class Stage:
         self.folder = folder
         self.chance = chance
         self.totals = Totals()
+        self._bound = bool(without)
+        "Without a process namespace, whoever runs must be told to end when the run is killed."
         self.deaths: list[str] = []
         "Processes that ended, but not by our hand."
         self.spaces: list[Namespace] = []
@@ -124,7 +129,7 @@ class Stage:
             backs = Far(worker, [broker.backend for broker in self.brokers])
             fronts = Far(client, [broker.frontend for broker in self.brokers])
             workers["tone-far"] = (worker.prefix, backs.proxies)
-            clients["plain-far"] = (client.prefix, fronts.proxies)
+            clients["fetch-far"] = (client.prefix, fronts.proxies)
             self.proxies += (*backs.proxies, *fronts.proxies)
         for name, (prefix, proxies) in (workers | clients).items():
             self._paths[name] = (prefix, ",".join(proxy.endpoint for proxy in proxies))
@@ -154,7 +159,9 @@ class Stage:
         pairs = tuple(f"--set={key}={value}" for key, value in PACE.items())
         plan = WorkerPlan("tone", name, ("--slots", "2", *pairs))
         command = [*prefix, *worker_command(plan, backends, ("--config", str(self._config)))]
-        self.workers[name] = Child(name, command, "vc-worker ready", on_line=_written(self.folder))
+        self.workers[name] = Child(
+            name, command, "vc-worker ready", on_line=_written(self.folder), bound=self._bound
+        )
 
     def start_talker(self, name: str, least: int) -> None:
         """Start a client, or its successor."""
@@ -170,7 +177,9 @@ class Stage:
             str(least),
             str(self.enough),
         ]
-        self.talkers[name] = Child(name, command, "talker ready", on_line=_written(self.folder))
+        self.talkers[name] = Child(
+            name, command, "talker ready", on_line=_written(self.folder), bound=self._bound
+        )
 
     def replace(self, least: int) -> None:
         """Give a killed client a successor, and note who ended without having been killed."""
@@ -204,17 +213,15 @@ class Stage:
 
     # ---- choosing
 
-    def broker(self) -> Broker:
-        """One of the brokers."""
-        return self.chance.choice(self.brokers)
-
     def worker(self) -> Child:
         """One of the workers that are ready; waits for one."""
         return self._ready(self.workers)
 
-    def talker(self) -> Child:
-        """One of the clients that have begun."""
-        return self._ready(self.talkers)
+    def talker(self, *roles: str) -> Child:
+        """One of the clients that have begun, of one of these roles; of any, without."""
+        return self._ready(
+            {name: talker for name, talker in self.talkers.items() if not roles or self._roles[name] in roles}
+        )
 
     def _ready(self, children: dict[str, Child]) -> Child:
         until = time.monotonic() + READY_S
