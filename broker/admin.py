@@ -72,6 +72,7 @@ def jobs(core: BrokerCore, state: str, offset: int, now: float) -> tuple[int, di
     durables = core.durables
     everything: Iterator[Job | Kept] = chain(
         core.ledger.jobs.values(),
+        durables.pending.values(),
         durables.ending.values(),
         durables.ended.values(),
         durables.fetched.values(),

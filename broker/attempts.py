@@ -104,6 +104,7 @@ class Attempts:
         job.attempt += 1
         job.worker = worker
         job.progress_at = now
+        job.next_chunk = 0
         move(job, JobState.ASSIGNED)
         left_ms = int((job.deadline - now) * 1000)
         envelope = wire.pack_envelope(wire.JOB, job.id, job.attempt, job.flags, job.segments_done, left_ms)

@@ -23,13 +23,13 @@ from ..common.errors import (
     DeadlineExceeded,
     ProtocolError,
 )
-from ..common.messages import Failed, Submit, decode, encode, failed
+from ..common.messages import Done, Failed, Submit, decode, encode, failed
 from .admission import Admission
 from .attempts import Attempts
 from .clientele import Clientele
 from .durable import Durables
 from .entries import Entry, Page, Read, Recovered
-from .intake import Intake, stopping
+from .intake import Intake, not_kept, stopping
 from .invariants import check_invariants
 from .ledger import Ledger, Out
 from .membership import Membership
@@ -193,6 +193,11 @@ class BrokerCore:
         job = self.attempts.open(peer, envelope, now)
         if job is None:
             return
+        number = int.from_bytes(envelope[24:28])
+        if number != job.next_chunk:
+            self._out_of_order(job, number)
+            return
+        job.next_chunk = number + 1
         if job.silent and len(payload):
             self.attempts.first_audio(job, now)
         if envelope[23] & wire.SEGMENT_END:
@@ -206,18 +211,34 @@ class BrokerCore:
         if job.durable:
             self.durables.audio(job, envelope, payload)
 
+    def _out_of_order(self, job: Job, number: int) -> None:
+        """Audio that does not follow on. What came before is dropped; a gap would be kept as whole."""
+        if number < job.next_chunk:
+            self.ledger.totals["stale"] += 1
+        else:
+            self.attempts.abandon(job, f"chunk {number} came instead of {job.next_chunk}", counted=True)
+
     def done(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt has spoken everything."""
+        worker = self._workers.get(peer)
         job = self.attempts.close(peer, envelope, now, well=True)
-        if job is not None:
+        if job is None or worker is None:
+            return
+        if job.durable and decode(header, Done).chunks != job.next_chunk:
+            # A client counts for itself; what goes into the journal nobody counts again.
+            self.attempts.retry(job, worker, "DONE does not fit what was spoken", counted=True)
+        else:
             self.ledger.done(job, envelope, header)
             if job.durable:
                 self.results.forget(job)
                 self.durables.finished(job, "done", header, now)
             else:
                 kept = self.results.keep(job, whole_answer(job, header), None, now)
-                for peer in job.watchers if kept else ():
-                    self.ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED | wire.STORED)
+                for peer in job.watchers:
+                    if kept:
+                        self.ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED | wire.STORED)
+                    else:
+                        self.ledger.refuse(peer, job.id, job.attempt, not_kept())
 
     def failed(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt failed: again elsewhere if that can help, else the code goes to the client."""

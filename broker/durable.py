@@ -338,7 +338,8 @@ class Durables:
                 continue
             ended_s = max(0.0, wall - (job.fetched_at or job.ended_at))
             kept = Kept(
-                job.job, job.state, digest(job.header, job.text), submit.engine, submit.voice, submit.tenant,
+                job.job, job.state, digest(job.header, job.text),
+                submit.engine or self._settings.default_engine, submit.voice, submit.tenant,
                 submit.lane, submit.characters, job.attempt, job.audio_bytes, job.chunks, job.answer,
                 now - ended_s, fetched=bool(job.fetched_at),
             )  # fmt: skip

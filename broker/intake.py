@@ -38,6 +38,11 @@ def stopping() -> Overloaded:
     return Overloaded("this broker stops; try another, or again later", retry_after_s=RETRY_AFTER_S)
 
 
+def not_kept() -> UnknownJob:
+    """What is said of a job that is not, or not any more, known here."""
+    return UnknownJob("no such job is known here: it never was, or its result is kept no longer")
+
+
 class Intake:
     """`put_by(job)` does what a stopping broker does with a job; `unsent_bytes(peer)` asks the transport."""
 
@@ -161,7 +166,7 @@ class Intake:
         if self._results.page(job_id, peer, first):
             self._pages[peer] = self._pages.get(peer, 0) + size_bytes
         elif not self._durables.fetch(job_id, peer, first):
-            raise UnknownJob("no such job is known here: it never was, or its result is kept no longer")
+            raise not_kept()
 
     def sent(self) -> None:
         """What was appended is with the transport now, which counts it itself."""

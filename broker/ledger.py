@@ -86,7 +86,8 @@ class Ledger:
 
     def fail(self, job: Job, error: BusError, state: JobState) -> None:
         """Close a job with an error; `state` is FAILED or CANCELLED."""
-        for peer in (job.client.peer, *job.watchers):
+        # Those who watch a durable job are told when its end has been written down.
+        for peer in (job.client.peer, *(() if job.durable else job.watchers)):
             self.refuse(peer, job.id, job.attempt, error, job.history)
         self.failures[error.code] = self.failures.get(error.code, 0) + 1
         if state is not JobState.CANCELLED:

@@ -81,6 +81,8 @@ class Job:
     record_whole: int = 0
     "How much of the record is whole segments."
     record_bytes: int = 0
+    next_chunk: int = 0
+    "Number of the CHUNK that comes next in the newest attempt."
     chunks: int = 0
     "CHUNKs of whole and unfinished segments that count, over all attempts."
     chunks_whole: int = 0

@@ -119,10 +119,22 @@ class Bus:
         self.settle()
 
     def chunk(
-        self, peer: bytes, key: bytes, *, segment: int = 0, end: bool = True, audio: bytes = b"\0\0"
+        self,
+        peer: bytes,
+        key: bytes,
+        *,
+        segment: int = 0,
+        end: bool = True,
+        audio: bytes = b"\0\0",
+        number: int | None = None,
     ) -> None:
+        """Send a chunk, by default the one that comes next."""
+        job = self.core.ledger.jobs.get(key[:16])
+        if number is None:
+            number = 0 if job is None else job.next_chunk
         flags = wire.SEGMENT_END if end else 0
-        self.core.chunk(peer, self._from(wire.CHUNK, key, flags=flags, value=segment), audio, self.now)
+        envelope = self._from(wire.CHUNK, key, flags=flags, value=segment, sequence=number)
+        self.core.chunk(peer, envelope, audio, self.now)
         self.settle()
 
     def done(self, peer: bytes, key: bytes) -> None:

@@ -140,7 +140,7 @@ def test_the_same_id_again_attaches_or_conflicts_at_every_station() -> None:
     assert bus.heard(b"d") == ["ACCEPTED"], "the answer goes to who asked last"
     bus.ready(b"w")
     (key,) = bus.given(b"w")
-    bus.done(b"w", key)
+    bus.finish(b"w", key)
     bus.submit(b"g", job, durable=True)
     bus.write()
     assert bus.heard(b"g") == ["ACCEPTED+ATTACHED", "ACCEPTED+STORED"]
@@ -202,8 +202,7 @@ def test_results_expire_sooner_once_fetched() -> None:
     jobs = [bus.submit(durable=True) for _ in range(2)]
     bus.write()
     for _ in jobs:
-        key = next(iter(bus.core.members.by_peer[b"w"].inflight))
-        bus.done(b"w", key)
+        bus.finish(b"w", bus.open(b"w")[0])
     bus.write()
     read = Read(jobs[0], b"f", 0, 64)
     bus.core.journalled(read, Page(b"", [], DONE), bus.now)
@@ -226,3 +225,44 @@ def test_a_disk_that_cannot_keep_up_ends_the_job_instead_of_filling_memory() -> 
     bus.chunk(b"w", key)
     assert bus.answer(job) == "storage_error"
     assert bus.answer(bus.submit(durable=True)) == "overloaded"
+
+
+def test_audio_with_a_gap_is_never_kept_as_whole() -> None:
+    """A worker that skips a chunk, or ends with fewer than it says, has lost its attempt."""
+    bus = Written(max_attempts=3)
+    bus.ready(b"w")
+    job = bus.submit(durable=True)
+    bus.write()
+    for how in ("a gap", "too few"):
+        (key,) = bus.open(b"w")
+        bus.started(b"w", key)
+        if how == "a gap":
+            bus.chunk(b"w", key, number=0)
+            bus.chunk(b"w", key, number=0)
+            bus.chunk(b"w", key, number=2)
+            bus.failed(b"w", key, "cancelled")
+        else:
+            bus.done(b"w", key)
+    assert bus.core.ledger.jobs[job].losses == 2
+    bus.finish(b"w", bus.open(b"w")[0])
+    kept = [entry.pcm for entry in bus.write() if isinstance(entry, Audio)]
+    assert bus.answer(job) == "done"
+    assert kept[-1:] == [b"\0\0"]
+
+
+def test_a_watcher_is_told_of_a_failure_once() -> None:
+    bus = Written()
+    job = bus.submit(durable=True)
+    bus.write()
+    bus.fetch(job)
+    bus.cancel(job)
+    bus.write()
+    assert bus.answer(job, b"f") == "cancelled"
+
+
+def test_a_job_of_the_default_engine_still_names_it_after_a_restart() -> None:
+    header = encode(Submit(durable=True))
+    bus = Written()
+    found = Recovered(bytes(16), header, b"hi", 60.0, 0.0, "done", started=b"s", answer=DONE, ended_at=1.0)
+    bus.core.recover([found], bus.now)
+    assert bus.core.durables.ended[bytes(16)].engine == "tone"
