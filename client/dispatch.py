@@ -22,7 +22,7 @@ from .fetching import Fetching
 from .task import Phase, Task
 
 ACCEPT_S: Final = 2.0
-"""A SUBMIT without an answer is sent again after this, doubling each time."""
+"""A SUBMIT without any answer is sent again after this, doubling each time."""
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MOST_S: Final = 10.0
 HOME_S: Final = 30.0
@@ -135,7 +135,7 @@ class Dispatch:
             return
         line.sent = True
         task.phase = _SENT
-        task.accept_by = now + ACCEPT_S * 2**task.failures
+        task.accept_by = now + ACCEPT_S * 2**task.silent
 
     def _send_submit(self, task: Task, line: Line, now: float, flags: int) -> bool:
         left_ms = 0
@@ -155,6 +155,7 @@ class Dispatch:
         task.attempt = task.next_chunk = 0
         task.segment = task.whole = -1
         task.first_audio_at = 0.0
+        task.silent = 0
         task.marks.clear()
         task.chunks.clear()
 
@@ -179,8 +180,8 @@ class Dispatch:
             if not self.fetching.overdue(task, task.fetch, now):
                 self._end(task, endings.unfinished(line))
         elif task.phase is _SENT:
-            task.failures += 1
-            if task.failures > MOST_SILENT_TRIES:
+            task.silent += 1
+            if task.silent > MOST_SILENT_TRIES:
                 self._end(task, endings.silent(line))
             else:
                 self.send(task, line, now)

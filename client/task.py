@@ -89,6 +89,7 @@ class Task:
         "reply",
         "seeks",
         "segment",
+        "silent",
         "sink",
         "started",
         "submitted_at",
@@ -142,6 +143,8 @@ class Task:
         self.submitted_at = 0.0
         self.accept_by = inf
         self.failures = 0
+        self.silent = 0
+        "Times in a row that what was sent has had no answer at all."
         self.torn = 0
         self.attempt = 0
         self.next_chunk = 0

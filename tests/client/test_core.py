@@ -388,3 +388,24 @@ def test_a_failure_keeps_the_error_class_and_its_history() -> None:
     run(desk)
     assert isinstance(task.error, UnknownVoice)
     assert task.history == ["attempt 1: lost"]
+
+
+def test_a_lost_submission_is_noticed_as_soon_after_a_busy_time_as_before_it() -> None:
+    """Found by the simulator: each `overloaded` doubled the time after which silence was noticed."""
+    desk = up()
+    broker = desk.brokers[0]
+    task = desk.submit()
+    for _ in range(6):
+        broker.queue.clear()
+        broker.fail(task.job, "overloaded")
+        run(desk)
+        assert task.phase is Phase.BACKOFF
+        while task.phase is Phase.BACKOFF:
+            desk.tick(0.05)
+    submits = broker.submits
+    broker.queue.clear()
+    for _ in range(6):
+        desk.tick(0.5)
+        run(desk)
+    assert broker.submits == submits + 1
+    assert task.phase is Phase.ACCEPTED

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 
 import click
 
-from tests.sim import tolerated
 from tests.sim.mutations import MUTATIONS
 from tests.sim.soak import MUTATION_HISTORIES, Sum, hunt, quiet, soak
 from tests.sim.world import World
@@ -30,9 +29,6 @@ NO_ANSWERS = ("void", "lost", "fetched")
 @click.option("--strict", is_flag=True, help="Check all invariants in every turn.")
 @click.option("--first", type=int, help="The first seed; drawn if not given.")
 @click.option("--mutations", is_flag=True, help="Run the mutations.")
-@click.option(
-    "--provoke", multiple=True, type=click.Choice(sorted(tolerated.KNOWN)), help="A known weakness."
-)
 def main(
     seconds: float,
     seed: int | None,
@@ -40,17 +36,15 @@ def main(
     strict: bool,
     first: int | None,
     mutations: bool,
-    provoke: Iterable[str],
 ) -> None:
     """See the module."""
-    tolerated.PROVOKED.update(provoke)
     if mutations:
         sys.exit(_mutations())
     if seed is not None:
         sys.exit(_one(seed, trace, strict))
     first = random.SystemRandom().randrange(1, 1_000_000) * 1000 if first is None else first
     print(f"seeds from {first} on")
-    sys.exit(_report(soak(first, seconds, strict=strict), provoke))
+    sys.exit(_report(soak(first, seconds, strict=strict)))
 
 
 def _one(seed: int, trace: bool, strict: bool) -> int:
@@ -66,7 +60,7 @@ def _one(seed: int, trace: bool, strict: bool) -> int:
     return bool(outcome.complaints)
 
 
-def _report(total: Sum, provoke: Iterable[str]) -> int:
+def _report(total: Sum) -> int:
     minutes = total.seconds / 60
     print(
         f"{total.histories:,} histories in {total.seconds:.0f} s, {total.histories / minutes:,.0f} a minute"
@@ -85,10 +79,9 @@ def _report(total: Sum, provoke: Iterable[str]) -> int:
     print(f"wrong audio            {total.complaints('wrong audio'):>10,}")
     if not total.failures:
         return 0
-    options = "".join(f" --provoke {name}" for name in provoke)
     print(f"{len(total.failures)} histories failed:")
     for seed, complaints in total.failures:
-        print(f"  python -m tests.sim --seed {seed} --trace{options}   # {complaints[0]}")
+        print(f"  python -m tests.sim --seed {seed} --trace   # {complaints[0]}")
     return 1
 
 

@@ -16,7 +16,6 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from tests.sim.tolerated import provokes
 from voicebus.common import wire
 
 if TYPE_CHECKING:
@@ -219,8 +218,6 @@ class Network:
         "(process, broker) → until when no connection comes up between them."
         self._said: dict[str, deque[tuple[Port, int, Frames]]] = {}
         "What each worker said of its attempts, with the broker's life it was said to."
-        busy = world.plan.settings.max_jobs_per_client < world.plan.jobs
-        self._cuts_submits = busy and not provokes("busy-then-silent")
         self.draw_fault()
 
     def draw_fault(self) -> None:
@@ -262,8 +259,7 @@ class Network:
             return True
         if kind == "drop":
             self._count(kind, pipe, frames)
-            kind_lost = frames[0][3]
-            if kind_lost not in LOST_ALONE[pipe.way] or (kind_lost == wire.SUBMIT and self._cuts_submits):
+            if frames[0][3] not in LOST_ALONE[pipe.way]:
                 pipe.connection.cut()
             return True
         self._count("delay", pipe, frames)

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.sim import tolerated
 from tests.sim.mutations import MUTATIONS
 from tests.sim.world import Outcome, World
 
@@ -87,8 +86,7 @@ def run(seeds: Iterable[int], until: float, *, strict: bool = False) -> Sum:
     return total
 
 
-def _core(first: int, seconds: float, strict: bool, provoked: frozenset[str]) -> Sum:
-    tolerated.PROVOKED.update(provoked)
+def _core(first: int, seconds: float, strict: bool) -> Sum:
     seeds = range(first, first + SEEDS_A_CORE)
     return run(seeds, time.monotonic() + seconds, strict=strict)
 
@@ -96,8 +94,7 @@ def _core(first: int, seconds: float, strict: bool, provoked: frozenset[str]) ->
 def soak(first: int, seconds: float, *, strict: bool = False, cores: int | None = None) -> Sum:
     """Run histories on all cores, each with its own range of seeds from `first` on."""
     cores = cores or os.cpu_count() or 1
-    provoked = frozenset(tolerated.PROVOKED)
-    tasks = [(first + core * SEEDS_A_CORE, seconds, strict, provoked) for core in range(cores)]
+    tasks = [(first + core * SEEDS_A_CORE, seconds, strict) for core in range(cores)]
     total = Sum()
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
         for part in pool.starmap(_core, tasks):
