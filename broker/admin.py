@@ -163,6 +163,7 @@ def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, An
         "engines": {
             name: {
                 "queued": len(pool.queue),
+                "aside": len(pool.queue) - pool.queue.ready,
                 "workers": pool.workers,
                 "slots": pool.selector.slots,
                 "sample_rate": pool.info.sample_rate,
