@@ -194,26 +194,36 @@ class Journal:
         """Write a batch as one transaction; the outcome of each entry, in order. Never raises."""
         outcomes: list[BusError | None] = [None] * len(entries)
         removed: list[bytes] = []
+        tried = 0
         try:
             db = self._open_db()
             db.execute("BEGIN IMMEDIATE")
-            for number, entry in enumerate(entries):
-                outcomes[number] = self._entry(db, entry, removed)
+            for entry in entries:
+                outcomes[tried] = self._entry(db, entry, removed)
+                tried += 1
             db.execute("COMMIT")
         except (sqlite3.Error, OSError, StorageError) as error:
             self._rollback()
             if len(entries) > 1:
-                # One that is too much for the disk must not take the others with it. Audio is in its file
-                # already or has failed; it must not be written twice.
+                # One that is too much for the disk must not take the others with it. Audio whose turn had
+                # come is in its file already or has failed; it must not be written twice.
                 return [
-                    outcome if isinstance(entry, Audio | Rewound) else self.write([entry])[0]
-                    for entry, outcome in zip(entries, outcomes, strict=True)
+                    outcome
+                    if number < tried and isinstance(entry, Audio | Rewound)
+                    else self.write([entry])[0]
+                    for number, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True))
                 ]
-            if isinstance(entries[0], Ended):
-                self._forget_audio(entries[0].job)
-            return [_full(error)]
+            for entry in entries:
+                if isinstance(entry, Audio | Rewound | Ended):
+                    self._forget_audio(entry.job)
+                if isinstance(entry, Audio | Rewound):
+                    self._failed.add(entry.job)
+            return [_full(error) for _ in entries]
         for job in removed:
             self._forget_audio(job)
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            if isinstance(entry, Ended) and entry.state == "done" and outcome is None:
+                self._spool.let_go(entry.job)
         return outcomes
 
     def _entry(self, db: sqlite3.Connection, entry: Entry, removed: list[bytes]) -> BusError | None:

@@ -63,8 +63,11 @@ class Spool:
         os.ftruncate(self._open(job), sum(size for _, _, size in index))
 
     def finish(self, job: bytes) -> Index:
-        """Make a job's audio last, and return the index its row must hold."""
-        index = self._indices.get(job, [])
+        """Make a job's audio last, and return the index its row must hold.
+
+        `let_go` follows when the row stands: until then this may have to be done once more.
+        """
+        index = self._indices.setdefault(job, [])
         descriptor = self._open(job)
         os.fsync(descriptor)
         folder = os.open(self.folder, os.O_RDONLY)
@@ -72,8 +75,11 @@ class Spool:
             os.fsync(folder)
         finally:
             os.close(folder)
-        self._close(job)
         return index
+
+    def let_go(self, job: bytes) -> None:
+        """A finished job's row stands: nothing is appended any more."""
+        self._close(job)
 
     def read(self, job: bytes, index: Index, first: int, count: int) -> list[tuple[int, int, bytes]]:
         """Some chunks of a finished job."""

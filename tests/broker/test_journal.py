@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -161,6 +162,7 @@ import sys
 from voicebus.broker.entries import Entered
 from voicebus.broker.journal import Journal
 from pathlib import Path
+from typing import Any
 journal = Journal(Path(sys.argv[1]))
 journal.open()
 for number in range(100_000):
@@ -187,6 +189,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, after: int) -> No
 _FULL = """
 import resource, signal, sys
 from pathlib import Path
+from typing import Any
 from voicebus.broker.entries import *
 from voicebus.broker.journal import Journal
 from voicebus.common.errors import StorageError
@@ -217,6 +220,57 @@ def test_a_full_disk_fails_what_does_not_fit_and_nothing_else(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[b'1', b'2', b'4']"
+
+
+class Failing:
+    """A database in which one statement fails once, as on a disk that is full for a moment."""
+
+    def __init__(self, journal: Journal, statement: str) -> None:
+        assert journal._db is not None
+        self.db = journal._db
+        self.statement = statement
+        journal._db = self  # type: ignore[assignment]
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.db.in_transaction
+
+    def execute(self, statement: str, *arguments: Any) -> sqlite3.Cursor:
+        if statement.startswith(self.statement):
+            self.statement = "never again"
+            raise sqlite3.OperationalError("database or disk is full")
+        return self.db.execute(statement, *arguments)
+
+    def close(self) -> None:
+        self.db.close()
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "INSERT", "UPDATE", "COMMIT"])
+def test_a_batch_that_fails_as_a_whole_loses_no_audio(
+    journal: Journal, tmp_path: Path, statement: str
+) -> None:
+    """Found by chaos: a result was kept as done with no audio, because its file was closed at the first try.
+
+    And where the batch failed at its beginning, audio that was never written was taken for written.
+    """
+    entries = [*spoken(1, b"one!", b"two!"), entered(2), Audio(job_id(2), 0, 2, b"more")]
+    Failing(journal, statement)
+    assert journal.write(entries) == [None] * len(entries)
+    assert journal.write([Ended(job_id(2), "done", b"s", b"d", 1.0)]) == [None]
+    for _ in range(2):
+        assert journal.read(Read(job_id(1), b"", 0, 9)).chunks == [(0, 2, b"one!"), (1, 2, b"two!")]
+        assert journal.read(Read(job_id(2), b"", 0, 9)).chunks == [(0, 2, b"more")]
+        journal = again(journal, tmp_path)
+        assert [job.state for job in journal.open()] == ["done", "done"]
+    journal.close()
+
+
+def test_a_result_of_which_a_chunk_could_not_be_written_is_none(journal: Journal) -> None:
+    journal.write([entered(1), Audio(job_id(1), 0, 2, b"one!")])
+    Failing(journal, "BEGIN")
+    assert isinstance(journal.write([Audio(job_id(1), 1, 2, b"two!")])[0], StorageError)
+    assert isinstance(journal.write([Audio(job_id(1), 2, 2, b"three")])[0], StorageError)
+    assert isinstance(journal.write([Ended(job_id(1), "done", b"s", b"d", 1.0)])[0], StorageError)
 
 
 STEPS = st.lists(
