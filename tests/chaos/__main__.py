@@ -124,6 +124,7 @@ def _break(stage: Stage, breaker: Faults, plan: _Plan, least: int) -> Counter[st
     order = [kind for _ in rounds for kind in stage.chance.sample(list(kinds), len(kinds))]
 
     def hurt(kind: str) -> None:
+        breaker.note("begins", kind)
         injected[kind] += any(kinds[kind]() for _ in range(TRIES))
 
     with ThreadPoolExecutor(1) as meanwhile:

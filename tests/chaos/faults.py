@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tests.chaos.diary import read
 from tests.chaos.proxy import Mode
 from tests.chaos.stage import Broker, Stage
 from tests.chaos.victims import Victim, child_of
+from voicebus.client.processes import Child
 
 DRAIN_S: Final = 60.0
 NOTICED_S: Final = 8.0
@@ -47,6 +48,12 @@ class Faults:
         self._taken: set[int] = set()
         self._changed = threading.Condition()
 
+    def note(self, what: str, victim: Any) -> None:
+        """Write down who is hurt next: beside the diaries, it tells what happened when."""
+        name = getattr(victim, "name", None) or getattr(victim, "endpoint", None) or victim
+        with open(self._stage.folder / "faults.log", "a") as file:
+            file.write(f"{time.monotonic():.3f} {what} {name}\n")
+
     def kinds(self) -> dict[str, Fault]:
         """Every kind the stage has victims for, by name."""
         kinds: dict[str, Fault] = {
@@ -56,9 +63,9 @@ class Faults:
             "SIGKILL client": lambda: self._kill_client("plain"),
             "SIGKILL durable": lambda: self._kill_client("fetch", "named"),
             "SIGSTOP broker": self._stop_broker,
-            "SIGSTOP agent": lambda: self._stop(self._stage.worker().pid),
+            "SIGSTOP agent": lambda: self._stop(self._stage.worker()),
             "SIGSTOP engine": self._stop_engine,
-            "SIGSTOP client": lambda: self._stop(self._stage.talker().pid),
+            "SIGSTOP client": lambda: self._stop(self._stage.talker()),
             "SIGTERM broker": self._drain_broker,
             "SIGTERM worker": self._drain_worker,
             "connection cut": self._cut,
@@ -75,7 +82,8 @@ class Faults:
         """How some kinds were done on this machine."""
         remarks = {
             "SIGKILL durable": "a client with durable jobs, which its successor fetches",
-            "disk full": self._stage.brokers[0].disk.how,
+            "disk full": self._stage.brokers[0].disk.how
+            + (f"; {self.unnoticed} times no client was refused" if self.unnoticed else ""),
             "disk full, killed": "and the broker killed while it was",
         }
         if self._stage.spaces:
@@ -99,12 +107,14 @@ class Faults:
             self._changed.wait_for(lambda: any(id(thing) not in self._taken for thing in things))
             thing = self._chance.choice([thing for thing in things if id(thing) not in self._taken])
             self._taken.add(id(thing))
+        self.note("takes", thing)
         try:
             yield thing
         finally:
             with self._changed:
                 self._taken.discard(id(thing))
                 self._changed.notify_all()
+            self.note("leaves", thing)
 
     # ---- processes
 
@@ -118,7 +128,7 @@ class Faults:
 
     def _stop_broker(self) -> bool:
         with self._one_of(self._stage.brokers) as broker:
-            return self._stop(broker.child.pid)
+            return self._stop(broker.child)
 
     def _drain_broker(self) -> bool:
         with self._one_of(self._stage.brokers) as broker:
@@ -131,12 +141,14 @@ class Faults:
 
     def _kill_agent(self) -> bool:
         worker = self._stage.worker()
+        self.note("kills", worker)
         worker.kill()
         self._stage.start_worker(worker.name)
         return True
 
     def _drain_worker(self) -> bool:
         worker = self._stage.worker()
+        self.note("drains", worker)
         code = worker.end(DRAIN_S)
         if code:
             self._stage.deaths.append(f"{worker.name} drained with exit code {code}")
@@ -144,20 +156,33 @@ class Faults:
         return True
 
     def _kill_engine(self) -> bool:
-        with child_of(self._stage.worker().pid, self._chance.randrange(8)) as engine:
+        with self._engine() as engine:
             return engine is not None and engine.signal(signal.SIGKILL)
 
     def _stop_engine(self) -> bool:
-        with child_of(self._stage.worker().pid, self._chance.randrange(8)) as engine:
+        with self._engine() as engine:
             return engine is not None and engine.stop(self._while())
 
+    @contextmanager
+    def _engine(self) -> Generator[Victim | None]:
+        worker = self._stage.worker()
+        with child_of(worker.pid, self._chance.randrange(8)) as engine:
+            self.note("takes an engine of", worker)
+            yield engine
+            self.note("leaves an engine of", worker)
+
     def _kill_client(self, *roles: str) -> bool:
-        self._stage.talker(*roles).kill()
+        talker = self._stage.talker(*roles)
+        self.note("kills", talker)
+        talker.kill()
         return True
 
-    def _stop(self, pid: int) -> bool:
-        with Victim(pid) as victim:
-            return victim.stop(self._while())
+    def _stop(self, child: Child) -> bool:
+        with Victim(child.pid) as victim:
+            self.note("stops", child)
+            stopped = victim.stop(self._while())
+            self.note("continues", child)
+            return stopped
 
     # ---- connections
 
