@@ -16,6 +16,7 @@ from ..common import wire
 from ..common.errors import BadRequest, BusError, UnknownJob
 from ..common.messages import Admin, AdminReply, decode, encode
 from .durable import Kept, lookup
+from .intake import stopping
 from .states import JobState, WorkerState
 from .tables import Job
 
@@ -52,7 +53,7 @@ def _run(core: BrokerCore, peer: bytes, request: Admin, now: float) -> tuple[int
         return 0, _job(core, _job_id(request.target), now)
     if request.command == "cancel":
         if not core.cancel(peer, _job_id(request.target), now):
-            raise UnknownJob("no such job is open here: it never was, or it has ended")
+            raise _unknown(core, "no such job is open here: it never was, or it has ended")
         return 0, {"id": request.target}
     raise BadRequest(f"no admin command `{request.command}`: there are status, drain, jobs, job and cancel")
 
@@ -91,7 +92,15 @@ def _job(core: BrokerCore, job_id: bytes, now: float) -> dict[str, Any]:
     )
     if job is not None:
         return _open(job, now)
-    return _kept(lookup(core.durables, job_id), now)
+    kept = lookup(core.durables, job_id)
+    if kept is None:
+        raise _unknown(core, "no such job is known here: it never was, or its result has expired")
+    return _kept(kept, now)
+
+
+def _unknown(core: BrokerCore, message: str) -> BusError:
+    """A broker that stops has put its durable jobs by: they are in the journal, and known again soon."""
+    return stopping() if core.draining else UnknownJob(message)
 
 
 def _state(job: Job | Kept) -> str:

@@ -28,7 +28,6 @@ from ..common.errors import (
     Overloaded,
     ProtocolError,
     StorageError,
-    UnknownJob,
 )
 from ..common.messages import Failed, Submit, decode, encode, failed
 from .entries import Audio, Dropped, Ended, Entered, Entry, Fetched, Lost, Page, Read, Recovered, Rewound
@@ -347,12 +346,9 @@ class Durables:
             self.audio_bytes += job.audio_bytes
 
 
-def lookup(durables: Durables, job_id: bytes) -> Kept:
-    """An ended durable job. Raises `UnknownJob`."""
-    kept = durables.ended.get(job_id) or durables.fetched.get(job_id)
-    if kept is None:
-        raise UnknownJob(f"no job {job_id.hex()} is known here: it never was, or its result has expired")
-    return kept
+def lookup(durables: Durables, job_id: bytes) -> Kept | None:
+    """An ended durable job."""
+    return durables.ended.get(job_id) or durables.fetched.get(job_id)
 
 
 def digest(header: bytes, payload: Payload) -> bytes:

@@ -166,7 +166,8 @@ class Intake:
         if self._results.page(job_id, peer, first):
             self._pages[peer] = self._pages.get(peer, 0) + size_bytes
         elif not self._durables.fetch(job_id, peer, first):
-            raise not_kept()
+            # A broker that stops has put its durable jobs by: they are in the journal, and here again soon.
+            raise stopping() if self._attempts.draining else not_kept()
 
     def sent(self) -> None:
         """What was appended is with the transport now, which counts it itself."""
