@@ -11,6 +11,7 @@ nobody had killed; what it wrote is then kept.
 from __future__ import annotations
 
 import random
+import shlex
 import shutil
 import sys
 import tempfile
@@ -39,6 +40,9 @@ TRIES: Final = 20
 @click.option("--faults", default=57, show_default=True, type=click.IntRange(0))
 @click.option("--longest", default=5.0, show_default=True, help="Seconds a fault may last.")
 @click.option("--overlap/--one-at-a-time", default=True, show_default=True, help="Let faults meet.")
+@click.option(
+    "--kind", "only", multiple=True, help="Only this kind of fault, as named in the table; repeatable."
+)
 @click.option("--workers", default=4, show_default=True, type=click.IntRange(1, 16))
 @click.option("--seed", type=int, help="Repeats the choice of faults (not their timing).")
 @click.option("--patience", default=90.0, show_default=True, help="Seconds without any progress at the end.")
@@ -47,7 +51,7 @@ TRIES: Final = 20
 @click.option("--keep", is_flag=True, help="Keep the diaries and logs of a good run, too.")
 def main(
     jobs: int, faults: int, longest: float, workers: int, seed: int | None, patience: float,
-    overlap: bool, install: bool, trace: bool, keep: bool,
+    overlap: bool, only: tuple[str, ...], install: bool, trace: bool, keep: bool,
 ) -> None:  # fmt: skip
     """Break the bus and count."""
     seed = random.SystemRandom().randrange(1 << 32) if seed is None else seed
@@ -55,15 +59,17 @@ def main(
     arguments += ["--seed", seed, "--patience", patience]
     flags = [flag for flag, given in (("--trace", trace), ("--keep", keep)) if given]
     flags.append("--overlap" if overlap else "--one-at-a-time")
+    flags += [part for kind in only for part in ("--kind", kind)]
     again = [*map(str, arguments), *flags]
     without = sandbox.enter(again, install=install)
     print(f"seed {seed}", flush=True)
+    plan = _Plan(faults, longest, overlap, frozenset(only))
     folder = Path(tempfile.mkdtemp(prefix="voicebus-chaos-"))
     good = False
     try:
         stage = Stage(folder, Cast(workers=workers), random.Random(seed), without, trace=trace)
         try:
-            good = _run(stage, jobs, _Plan(faults, longest, overlap), patience, without)
+            good = _run(stage, jobs, plan, patience, without)
         finally:
             stage.close()
             if keep or not good:
@@ -73,7 +79,7 @@ def main(
             shutil.rmtree(folder, ignore_errors=True)
         else:
             print(f"diaries and logs: {folder}")
-            print(f"again: python -m tests.chaos {' '.join(again)}", flush=True)
+            print(f"again: python -m tests.chaos {shlex.join(again)}", flush=True)
     sys.exit(0 if good else 1)
 
 
@@ -82,11 +88,15 @@ class _Plan:
     faults: int
     longest_s: float
     overlap: bool
+    only: frozenset[str]
+    "These kinds; all, if empty."
 
 
 def _run(stage: Stage, jobs: int, plan: _Plan, patience_s: float, without: str) -> bool:
     least = -(-jobs // len(stage.clients))
     breaker = Faults(stage, plan.longest_s)
+    if plan.only - breaker.kinds().keys():
+        raise click.UsageError(f"kinds are: {', '.join(breaker.kinds())}")
     for name in stage.clients:
         stage.start_talker(name, least)
     injected = _break(stage, breaker, plan, least)
@@ -118,7 +128,7 @@ def _run(stage: Stage, jobs: int, plan: _Plan, patience_s: float, without: str) 
 
 def _break(stage: Stage, breaker: Faults, plan: _Plan, least: int) -> Counter[str]:
     """Do all faults, each kind once before any comes again."""
-    kinds = breaker.kinds()
+    kinds = {kind: fault for kind, fault in breaker.kinds().items() if not plan.only or kind in plan.only}
     injected: Counter[str] = Counter(dict.fromkeys(kinds, 0))
     rounds = range(plan.faults // len(kinds) + 1)
     order = [kind for _ in rounds for kind in stage.chance.sample(list(kinds), len(kinds))]

@@ -3,7 +3,8 @@
 acknowledged: answered once, with its own audio, by the process that began it. recovered: the same, but its
 client was killed under way, or it was refused for want of disk and asked for again. lost: no answer, or an
 accepted durable job of which no broker knows. duplicated: answered more than once. unexpected: other audio,
-or a code that nothing excuses. A refusal is excused while a disk was full, and for `GRACE_S` after.
+or a code that nothing excuses. A refusal is excused if a disk was full at any time since the line was begun,
+or since it was refused before: a successor may hear late of what befell its predecessor's job.
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ from voicebus.common.audio import to_s16
 from voicebus.common.voices import VoiceStore
 from voicebus.workers.engine import Reference, Request
 from voicebus.workers.engines.tone import ToneEngine
-
-GRACE_S: Final = 15.0
-"""Longer than any fault that can keep a client from hearing of its refusal."""
 
 
 class Fate(Enum):
@@ -81,11 +79,16 @@ def _fate(story: list[Row], digest: str, full: Sequence[tuple[float, float]]) ->
     if len(answers) > 1:
         return Fate.DUPLICATED
     answer = answers[0]
-    refusals = [row for row in story if row.what == "refused"]
     if answer.what == "failed":
         promised = any(row.what == "accepted" for row in story)
         return Fate.LOST if promised and answer.detail == "unknown_job" else Fate.UNEXPECTED
-    if answer.detail != digest or not all(_excused(row.at, full) for row in refusals):
+    since = story[0].at
+    refusals = [row.at for row in story if row.what == "refused"]
+    for at in refusals:
+        if not any(begun <= at and since <= ended for begun, ended in full):
+            return Fate.UNEXPECTED
+        since = at
+    if answer.detail != digest:
         return Fate.UNEXPECTED
     lives = {row.life for row in story}
     return Fate.RECOVERED if refusals or len(lives) > 1 else Fate.ACKNOWLEDGED
@@ -95,10 +98,6 @@ def _was_fetched(story: list[Row]) -> bool:
     """Whether the answer came to another process than the one that had submitted the job."""
     submitted = [row for row in story if row.what == "submitted"]
     return bool(submitted) and submitted[-1].life < story[-1].life
-
-
-def _excused(at: float, full: Sequence[tuple[float, float]]) -> bool:
-    return any(since <= at <= until + GRACE_S for since, until in full)
 
 
 class Ear:

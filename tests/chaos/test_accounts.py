@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.accounts import GRACE_S, Ear, Fate, account
+from tests.chaos.accounts import Ear, Fate, account
 from tests.chaos.diary import Diary, Row, read
 from tests.chaos.report import faults_found
 from tests.chaos.talker import text_of
@@ -32,7 +32,8 @@ SUBMITTED, ACCEPTED = row("submitted", "job"), row("accepted", "job")
         ([BEGUN, SUBMITTED, ACCEPTED, DONE], Fate.ACKNOWLEDGED),
         ([BEGUN, row("begun", life=2), row("done", RIGHT, life=2)], Fate.RECOVERED),
         ([BEGUN, row("refused", "storage_error", at=105), DONE], Fate.RECOVERED),
-        ([BEGUN, row("refused", "overloaded", at=110 + GRACE_S), DONE], Fate.RECOVERED),
+        ([BEGUN, row("refused", "overloaded", at=199), DONE], Fate.RECOVERED),
+        ([BEGUN, row("refused", "storage_error", at=105), row("refused", "x", at=109), DONE], Fate.RECOVERED),
         ([], Fate.LOST),
         ([BEGUN], Fate.LOST),
         ([BEGUN, SUBMITTED, ACCEPTED, row("failed", "unknown_job", life=2)], Fate.LOST),
@@ -43,7 +44,8 @@ SUBMITTED, ACCEPTED = row("submitted", "job"), row("accepted", "job")
         ([BEGUN, row("failed", "worker_lost")], Fate.UNEXPECTED),
         ([BEGUN, SUBMITTED, row("failed", "unknown_job", life=2)], Fate.UNEXPECTED),
         ([BEGUN, row("refused", "storage_error", at=99), DONE], Fate.UNEXPECTED),
-        ([BEGUN, row("refused", "storage_error", at=111 + GRACE_S), DONE], Fate.UNEXPECTED),
+        ([row("begun", at=111), row("refused", "storage_error", at=112), DONE], Fate.UNEXPECTED),
+        ([BEGUN, row("refused", "x", at=111), row("refused", "x", at=112), DONE], Fate.UNEXPECTED),
     ],
 )
 def test_each_job_has_one_fate(story: list[Row], fate: Fate) -> None:
