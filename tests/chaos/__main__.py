@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -62,6 +63,8 @@ def main(
     flags += [part for kind in only for part in ("--kind", kind)]
     again = [*map(str, arguments), *flags]
     without = sandbox.enter(again, install=install)
+    # The first process of a namespace hears no SIGTERM unless it asks for it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print(f"seed {seed}", flush=True)
     plan = _Plan(faults, longest, overlap, frozenset(only))
     folder = Path(tempfile.mkdtemp(prefix="voicebus-chaos-"))
