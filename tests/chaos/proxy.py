@@ -11,6 +11,7 @@ import asyncio
 import socket
 import struct
 import threading
+from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -70,9 +71,11 @@ class Proxy:
     def _cut(self) -> None:
         for writer in self._writers:
             raw: socket.socket | None = writer.get_extra_info("socket")
-            if raw is not None:
-                # No lingering: the other end sees a reset, not an orderly end.
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # One that has just ended in order may be closed already.
+            with suppress(OSError):
+                if raw is not None:
+                    # No lingering: the other end sees a reset, not an orderly end.
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         self._writers.clear()
         self.mode = Mode.PASS
