@@ -121,7 +121,7 @@ def _run(stage: Stage, jobs: int, plan: _Plan, patience_s: float, without: str) 
     report.print_faults(injected, breaker.remarks(), skipped)
     report.print_accounts(accounts)
     report.print_totals(stage.totals)
-    wrong = report.faults_found(accounts, stage.totals, stage.deaths)
+    wrong = report.faults_found(accounts, stage.totals, stage.findings)
     for line in wrong[: report.SHOWN]:
         print(line)
     if len(wrong) > report.SHOWN:
@@ -138,7 +138,10 @@ def _break(stage: Stage, breaker: Faults, plan: _Plan, least: int) -> Counter[st
 
     def hurt(kind: str) -> None:
         breaker.note("begins", kind)
-        injected[kind] += any(kinds[kind]() for _ in range(TRIES))
+        if any(kinds[kind]() for _ in range(TRIES)):
+            injected[kind] += 1
+        else:
+            stage.findings.append(f"{kind} found no victim")
 
     with ThreadPoolExecutor(1) as meanwhile:
         lasting: Future[None] | None = None

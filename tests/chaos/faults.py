@@ -135,7 +135,7 @@ class Faults:
             self._stage.totals.add(broker.frontend)
             code = broker.child.end(DRAIN_S)
             if code:
-                self._stage.deaths.append(f"{broker.name} drained with exit code {code}")
+                self._stage.findings.append(f"{broker.name} drained with exit code {code}")
             broker.start()
         return True
 
@@ -151,7 +151,7 @@ class Faults:
         self.note("drains", worker)
         code = worker.end(DRAIN_S)
         if code:
-            self._stage.deaths.append(f"{worker.name} drained with exit code {code}")
+            self._stage.findings.append(f"{worker.name} drained with exit code {code}")
         self._stage.start_worker(worker.name)
         return True
 

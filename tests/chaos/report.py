@@ -53,9 +53,9 @@ def print_totals(totals: Totals) -> None:
         print(f"lives of brokers whose totals could not be read: {totals.unread}")
 
 
-def faults_found(accounts: Mapping[str, Account], totals: Totals, deaths: Sequence[str]) -> list[str]:
+def faults_found(accounts: Mapping[str, Account], totals: Totals, findings: Sequence[str]) -> list[str]:
     """Everything that must not be, in words; empty after a good run."""
-    found = list(deaths)
+    found = list(findings)
     for name, account in accounts.items():
         found += [
             f"{name} line {index} {fate.value}: "

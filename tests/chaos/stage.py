@@ -93,8 +93,8 @@ class Stage:
         self.totals = Totals()
         self._bound = bool(without)
         "Without a process namespace, whoever runs must be told to end when the run is killed."
-        self.deaths: list[str] = []
-        "Processes that ended, but not by our hand."
+        self.findings: list[str] = []
+        "What the accounts do not show: processes that ended, but not by our hand."
         self.spaces: list[Namespace] = []
         self.proxies: list[Proxy] = []
         self.brokers: list[Broker] = []
@@ -209,7 +209,7 @@ class Stage:
             proxy.close()
 
     def _mourn(self, child: Child) -> None:
-        self.deaths.append(f"{child.name} ended by itself with exit code {child.exit_code}")
+        self.findings.append(f"{child.name} ended by itself with exit code {child.exit_code}")
 
     # ---- choosing
 

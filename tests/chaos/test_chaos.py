@@ -18,6 +18,10 @@ def test_nothing_is_lost_while_everything_is_broken_once() -> None:
     command = [sys.executable, "-m", "tests.chaos", *ROUND]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout.partition("\nfault ")[2].partition("\nin all")[0].splitlines()[1:]
+    missing = [row for row in table if int(row[18:24]) == 0 and "skipped: " not in row]
+    assert len(table) == 19
+    assert missing == []
     totals = [row.split() for row in done.stdout.splitlines() if row.startswith("in all")][-1]
     jobs, acknowledged, recovered, *wrong = totals[2:]
     assert int(jobs) >= 300
