@@ -149,7 +149,10 @@ class Intake:
         else:
             # What the old connection was sent is lost to this one: begin again, at no one's cost.
             self._results.restart(job)
-            self._attempts.abandon(job, "its client lost what it had", counted=False)
+            if job.worker is not None:
+                self._attempts.abandon(job, "its client lost what it had", counted=False)
+            elif job.durable:
+                self._durables.retried(job)
 
     def fetch(self, peer: bytes, envelope: bytes) -> None:
         """Tell what became of a job, and send a page of its result. Raises `BusError`."""

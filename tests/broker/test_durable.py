@@ -254,6 +254,22 @@ def test_audio_with_a_gap_is_never_kept_as_whole() -> None:
     assert kept[-1:] == [b"\0\0"]
 
 
+def test_a_job_that_begins_anew_while_it_waits_begins_anew_in_the_spool_too() -> None:
+    """Found by the simulator: the first segment was kept twice, and fetched as the whole."""
+    bus = Written(result_cache_bytes=0)
+    bus.ready(b"w")
+    job = bus.submit(durable=True)
+    bus.write()
+    (key,) = bus.open(b"w")
+    bus.started(b"w", key)
+    bus.chunk(b"w", key)
+    bus.core.worker_leaves(b"w", "gone", bus.now)
+    bus.settle()
+    assert Rewound(job, 1) in bus.write()
+    bus.submit(b"d", job, durable=True)
+    assert Rewound(job, 0) in bus.write()
+
+
 def test_a_watcher_is_told_of_a_failure_once() -> None:
     bus = Written()
     job = bus.submit(durable=True)
