@@ -91,8 +91,8 @@ class Fetching:
 
     def busy(self, task: Task, fetch: Fetch, wait_s: float, now: float) -> bool:
         """The broker has no room for this reader now: ask later. False: it has been busy for too long."""
-        if now + wait_s >= min(task.deadline, fetch.moved_at + PATIENCE_S):
-            return False
+        if now + wait_s >= fetch.moved_at + PATIENCE_S:
+            return False  # a deadline that passes first is an end of its own
         fetch.busy = True
         task.accept_by = now + wait_s
         return True
