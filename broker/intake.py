@@ -16,6 +16,7 @@ from ..common.errors import BadRequest, Conflict, Overloaded, ProtocolError, Unk
 from ..common.messages import Submit, decode
 from .admission import Admission
 from .attempts import Attempts
+from .durable import MAX_WATCHERS
 from .ledger import Ledger
 from .pools import RETRY_AFTER_S, Pools
 from .results import Results
@@ -128,6 +129,10 @@ class Intake:
         self._ledger.accepted(client.peer, job.id, job.pool.engine, wire.ATTACHED)
         if client is not job.client:
             job.earlier = job.client.peer
+            if job.earlier and job.earlier not in job.watchers:
+                # Should it be the one that lives after all, it hears of the end and can fetch.
+                job.watchers.append(job.earlier)
+                del job.watchers[:-MAX_WATCHERS]
             self._hand_over(job, client)
         elif anew:
             self._hand_over(job, client)
@@ -138,6 +143,8 @@ class Intake:
         if client is None or client is job.client:
             return False
         job.earlier = b""
+        if client.peer in job.watchers:
+            job.watchers.remove(client.peer)
         self._hand_over(job, client)
         return True
 

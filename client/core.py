@@ -219,7 +219,11 @@ class ClientCore:
 
     def _on_accepted(self, task: Task, flags: int, now: float) -> None:
         if flags & wire.STORED:
-            if task.fetch is None and not task.surfaced:
+            if task.surfaced:
+                # Another connection of ours was sent the rest: what the listener lacks cannot be told.
+                self._end(task, endings.torn(task))
+                return
+            if task.fetch is None:
                 self._dispatch.forget(task, self._now)
                 self.fetching.begin(task, now)
         elif task.fetch is not None:

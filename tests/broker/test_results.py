@@ -115,6 +115,20 @@ def test_a_submission_that_an_old_connection_delivers_last_loses_the_job_only_wh
     assert bus.core.ledger.totals["cancelled"] == 0
 
 
+def test_a_connection_that_lost_a_job_to_an_older_one_hears_of_its_end() -> None:
+    """Found by the simulator: the job ended well on a connection nobody reads, and its client waited on."""
+    bus = Bus()
+    bus.ready(b"w1")
+    well, badly = bus.submit(b"new"), bus.submit(b"new")
+    for job in (well, badly):
+        bus.submit(b"old", job=job)
+    before = len(bus.sent.to_client[b"new"])
+    bus.finish(b"w1", bus.open(b"w1")[0])
+    bus.failed(b"w1", bus.open(b"w1")[0], "bad_request")
+    heard = [(wire.KIND_NAMES[m[0][3]], m[0][23], m[0][4:20]) for m in bus.sent.to_client[b"new"][before:]]
+    assert heard == [("ACCEPTED", wire.ATTACHED | wire.STORED, well), ("FAILED", 0, badly)]
+
+
 def test_what_is_sent_again_to_one_connection_is_bounded() -> None:
     """Found by the simulator: the replay itself cut the client off, however fast it read, again and again."""
     bus = Bus(max_unsent_bytes_per_client=4000)

@@ -37,7 +37,8 @@ class Prober(Process):
             jobs = self.world.accounts.promised.get(broker.index)
             if jobs:
                 socket = Socket(self.world.network, self, 0, broker.frontend)
-                for job in jobs:
+                # A promise may still be on its way while these are asked for.
+                for job in list(jobs):
                     self._fetch(broker, socket, job)
                 socket.close(flush=True)
 
