@@ -350,6 +350,9 @@ def _rows(scene: Scene) -> Iterator[str]:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("out/bench-guarantees.json"))
 def main(names: tuple[str, ...], output: Path) -> None:
     """Play scenes and print what was seen; exit 1 if a promise was broken."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # In the background of a script Ctrl-C is ignored, and what we start would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     found: dict[str, Any] = {}
     wrong: list[str] = []
     for name in names or SCENES:
