@@ -18,7 +18,9 @@ from .states import JOB_MOVES, IllegalMoveError, JobState
 from .tables import Client, Job
 
 log = logging.getLogger(__name__)
-Out = list[tuple[bytes, ...]]
+Message = tuple[bytes, ...]
+"""(routing id, envelope, header or payload, …)"""
+Out = list[Message]
 COUNTED: Final = (
     "accepted", "recovered", "done", "failed", "cancelled", "put_by", "refused", "attached", "retried",
     "returned", "stale", "slow_consumers", "protocol_errors", "illegal_moves",

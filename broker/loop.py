@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import zmq
 from zmq.backend import Socket as _Socket
 
-from ..common import wire
+from ..common import bundles, wire
 from ..common.errors import BusError, ProtocolError
 from . import admin
 from .core import BrokerCore
@@ -50,6 +50,19 @@ Handler = Callable[[bytes, bytes, Any, Any, float], object]
 """(routing id, envelope, header, payload, now)"""
 
 
+class _Side:
+    """One of the two sockets: how to receive from it, what may come, and the way back."""
+
+    __slots__ = ("frames", "handlers", "out", "recv")
+
+    def __init__(self, socket: zmq.Socket[bytes], out: Outbox, handlers: dict[int, Handler]) -> None:
+        self.recv: Callable[..., Any] = _Socket.recv.__get__(socket)
+        self.out = out
+        self.handlers = handlers
+        self.frames = {kind: _FRAMES[kind] for kind in (*handlers, wire.BUNDLE)}
+        "Kind → how many frames a message of it has."
+
+
 class Loop:
     """Two bound ROUTERs around a core. `run` returns when the broker has drained or was stopped twice."""
 
@@ -73,8 +86,6 @@ class Loop:
         except zmq.ZMQError:
             self.close()
             raise
-        self._from_clients = _Socket.recv.__get__(self.frontend)
-        self._from_workers = _Socket.recv.__get__(self.backend)
         self._client_out = Outbox(self.frontend, unsent_bytes, settings.max_unsent_bytes)
         self._worker_out = Outbox(self.backend)
         self._journal = None if settings.journal is None else Journal(Path(settings.journal))
@@ -89,25 +100,33 @@ class Loop:
             except BusError:
                 self.close()
                 raise
-        self._client_handlers: dict[int, Handler] = {
-            wire.SUBMIT: core.submit,
-            wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
-            wire.CANCEL: lambda peer, env, _h, _p, now: core.cancel(peer, env[4:20], now),
-            wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
-            wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now),
-        }
-        self._worker_handlers: dict[int, Handler] = {
-            wire.CHUNK: lambda peer, env, _h, payload, now: core.chunk(peer, env, payload, now),
-            wire.DONE: lambda peer, env, header, _p, now: core.done(peer, env, header, now),
-            wire.STARTED: lambda peer, env, header, _p, now: core.started(peer, env, header, now),
-            wire.HEARTBEAT: lambda peer, _e, header, _p, now: core.heartbeat(peer, header, now),
-            wire.FAILED: lambda peer, env, header, _p, now: core.failed(peer, env, header, now),
-            wire.RETURN: lambda peer, env, _h, _p, now: core.returned(peer, env, now),
-            wire.READY: lambda peer, _e, header, _p, now: core.ready(peer, header, now),
-            wire.DRAIN: lambda peer, _e, _h, _p, now: core.worker_drains(peer, now),
-            wire.DRAINED: lambda peer, _e, _h, _p, now: core.worker_leaves(peer, "drained", now),
-            wire.GOODBYE: lambda peer, _e, _h, _p, now: core.worker_leaves(peer, "said goodbye", now),
-        }
+        self._clients = _Side(
+            self.frontend,
+            self._client_out,
+            {
+                wire.SUBMIT: core.submit,
+                wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
+                wire.CANCEL: lambda peer, env, _h, _p, now: core.cancel(peer, env[4:20], now),
+                wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
+                wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now),
+            },
+        )
+        self._workers = _Side(
+            self.backend,
+            self._worker_out,
+            {
+                wire.CHUNK: lambda peer, env, _h, payload, now: core.chunk(peer, env, payload, now),
+                wire.DONE: lambda peer, env, header, _p, now: core.done(peer, env, header, now),
+                wire.STARTED: lambda peer, env, header, _p, now: core.started(peer, env, header, now),
+                wire.HEARTBEAT: lambda peer, _e, header, _p, now: core.heartbeat(peer, header, now),
+                wire.FAILED: lambda peer, env, header, _p, now: core.failed(peer, env, header, now),
+                wire.RETURN: lambda peer, env, _h, _p, now: core.returned(peer, env, now),
+                wire.READY: lambda peer, _e, header, _p, now: core.ready(peer, header, now),
+                wire.DRAIN: lambda peer, _e, _h, _p, now: core.worker_drains(peer, now),
+                wire.DRAINED: lambda peer, _e, _h, _p, now: core.worker_leaves(peer, "drained", now),
+                wire.GOODBYE: lambda peer, _e, _h, _p, now: core.worker_leaves(peer, "said goodbye", now),
+            },
+        )
 
     def _bind(self, endpoint: str, sndhwm: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -158,13 +177,15 @@ class Loop:
                 if wake in events:
                     self._on_wake(now)
                 if self.backend in events:
-                    self._drain(self._from_workers, self._worker_handlers, now, from_worker=True)
+                    self._drain(self._workers, now)
                 if self.frontend in events:
-                    self._drain(self._from_clients, self._client_handlers, now, from_worker=False)
+                    self._drain(self._clients, now)
                 if now >= self.core.next_deadline():
                     # The wall clock may be set while we run; it must not be asked for every message.
                     self.core.durables.wall_offset = time.time() - now
                     self.core.tick(now)
+                    self._client_out.forget(self.core.ledger.clients.keys())
+                    self._worker_out.forget(self.core.members.by_peer.keys())
                 self._send(now)
             self.core.abort()
             self._send(self._clock())
@@ -209,10 +230,11 @@ class Loop:
         core = self.core
         return not (core.ledger.jobs or core.durables.busy or self._client_out.waiting)
 
-    def _drain(
-        self, recv: Callable[..., Any], handlers: dict[int, Handler], now: float, *, from_worker: bool
-    ) -> None:
-        for _ in range(BATCH):
+    def _drain(self, side: _Side, now: float) -> None:
+        recv = side.recv
+        left = BATCH
+        while left > 0:
+            left -= 1
             try:
                 peer: bytes = recv(_NOBLOCK)
             except zmq.Again:
@@ -234,30 +256,54 @@ class Loop:
                         count += 1
             envelope: bytes = head.bytes
             try:
-                self._handle(peer, envelope, header, payload, count, handlers, now)
+                kind = self._kind(envelope, count, side)
+                if kind == wire.BUNDLE:
+                    side.out.bundled.add(peer)
+                    left -= self._unpack(side, peer, header.bytes, now)
+                    continue
+                if kind == wire.CHUNK:
+                    header, payload = None, header
+                if payload is not None and len(payload) < wire.COPY_BELOW_BYTES:
+                    payload = payload.bytes
+                self._handle(side, peer, envelope, None if header is None else header.bytes, payload, now)
             except ProtocolError as error:
-                job_id = envelope[4:20] if len(envelope) == wire.ENVELOPE_BYTES else wire.NO_JOB
-                self.core.malformed(peer, job_id, error, from_worker=from_worker)
-            except IllegalMoveError:
-                self.core.ledger.totals["illegal_moves"] += 1
-                log.exception("a bug of the broker: message from %s dropped", peer.hex())
+                self._malformed(side, peer, envelope, error)
 
-    def _handle(
-        self, peer: bytes, envelope: bytes, header: Any, payload: Any, count: int,
-        handlers: dict[int, Handler], now: float,
-    ) -> None:  # fmt: skip
+    def _kind(self, envelope: bytes, count: int, side: _Side) -> int:
+        """The kind of a message with this envelope and so many frames. Raises `ProtocolError`."""
         if len(envelope) != wire.ENVELOPE_BYTES or envelope[:3] != wire.MAGIC:
             wire.unpack_envelope(envelope)  # says what is wrong with it
         kind = envelope[3]
-        handler = handlers.get(kind)
-        if handler is None or count != _FRAMES[kind]:
+        if count != side.frames.get(kind):
             name = wire.KIND_NAMES.get(kind, f"kind 0x{kind:02x}")
             raise ProtocolError(f"{name} with {count} frames has no business here")
-        if kind == wire.CHUNK:
-            header, payload = None, header
-        if payload is not None and len(payload) < wire.COPY_BELOW_BYTES:
-            payload = payload.bytes
-        handler(peer, envelope, None if header is None else header.bytes, payload, now)
+        return kind
+
+    def _unpack(self, side: _Side, peer: bytes, data: bytes, now: float) -> int:
+        """Handle the messages of a bundle, and return how many there were. Raises `ProtocolError`."""
+        count = 0
+        for envelope, header, payload in bundles.unpack(data):
+            count += 1
+            try:
+                if envelope[:3] != wire.MAGIC or envelope[3] not in side.handlers:
+                    raise ProtocolError("a message in a bundle has no business here")
+                self._handle(side, peer, envelope, header, payload, now)
+            except ProtocolError as error:
+                self._malformed(side, peer, envelope, error)
+        return count
+
+    def _handle(
+        self, side: _Side, peer: bytes, envelope: bytes, header: bytes | None, payload: Any, now: float
+    ) -> None:
+        try:
+            side.handlers[envelope[3]](peer, envelope, header, payload, now)
+        except IllegalMoveError:
+            self.core.ledger.totals["illegal_moves"] += 1
+            log.exception("a bug of the broker: message from %s dropped", peer.hex())
+
+    def _malformed(self, side: _Side, peer: bytes, envelope: bytes, error: ProtocolError) -> None:
+        job_id = envelope[4:20] if len(envelope) == wire.ENVELOPE_BYTES else wire.NO_JOB
+        self.core.malformed(peer, job_id, error, from_worker=side is self._workers)
 
     def _send(self, now: float) -> None:
         core = self.core

@@ -4,18 +4,23 @@ A ROUTER without MANDATORY drops silently; with it, a full peer raises EAGAIN an
 both on the routing id, before anything of the message is gone. What a full peer cannot take yet is parked in
 order and tried again. A peer that lets too many bytes pile up is cut off, what waits for it is dropped, and
 when all peers together do, the one with the most is: a slow reader costs bounded memory and stalls nobody.
+
+Peers that read bundles are sent the small messages of a burst as one.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import deque
+from collections.abc import Iterable, KeysView
 from typing import Final
 
 import zmq
 from zmq.backend import Socket as _Socket
 
-from .ledger import Out
+from ..common import bundles
+from ..common.wire import COPY_BELOW_BYTES
+from .ledger import Message, Out
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
@@ -30,10 +35,12 @@ class Outbox:
     ) -> None:
         # pyzmq's compiled base class: 0.55 µs for three frames, where send_multipart takes 4.
         self._send = _Socket.send.__get__(socket)
-        self._parked: dict[bytes, deque[tuple[bytes, ...]]] = {}
+        self._parked: dict[bytes, deque[Message]] = {}
         self._parked_bytes: dict[bytes, int] = {}
         self._max_per_peer_bytes = max_per_peer_bytes
         self._max_bytes = max_bytes
+        self.bundled: set[bytes] = set()
+        "Peers that read bundles."
         self.parked_bytes = 0
         "What waits for all peers."
         self.slow: list[bytes] = []
@@ -44,6 +51,11 @@ class Outbox:
         """Something is parked: call `retry` soon."""
         return bool(self._parked)
 
+    def forget(self, known: KeysView[bytes]) -> None:
+        """Of the peers that read bundles keep those that are known; should another come back, it says so."""
+        if len(self.bundled) > len(known):
+            self.bundled &= known
+
     def parked_for(self, peer: bytes) -> int:
         """Bytes that wait for one peer."""
         return self._parked_bytes.get(peer, 0)
@@ -52,11 +64,40 @@ class Outbox:
         """Send all messages, empty the list, and return the peers that are gone."""
         gone: list[bytes] = []
         parked = self._parked
-        for message in messages:
+        for message in self._packed(messages) if self.bundled else messages:
             if (parked and message[0] in parked) or not self._try(message, gone):
                 self._park(message)
         messages.clear()
         return gone
+
+    def _packed(self, messages: Out) -> Iterable[Message]:
+        """The same messages, those that may travel together as one. Each peer's stay in order."""
+        if len(messages) == 1:
+            yield messages[0]
+            return
+        bundled = self.bundled
+        piles: dict[bytes, list[Message]] = {}
+        row: list[list[Message]] = []
+        for message in messages:
+            peer = message[0]
+            last = message[-1]
+            if peer in bundled and last.__class__ is bytes and len(last) < COPY_BELOW_BYTES:
+                pile = piles.get(peer)
+                if pile is None:
+                    pile = piles[peer] = []
+                    row.append(pile)
+                pile.append(message)
+            else:
+                # What comes for this peer later must not overtake it.
+                piles.pop(peer, None)
+                row.append([message])
+        for pile in row:
+            if len(pile) == 1:
+                yield pile[0]
+            else:
+                peer = pile[0][0]
+                for envelope, payload in bundles.pack(pile, 1):
+                    yield peer, envelope, payload
 
     def retry(self) -> list[bytes]:
         """Try the parked messages again, each peer's in order; return the peers that are gone."""
@@ -68,7 +109,7 @@ class Outbox:
                 self._drop(peer)
         return gone
 
-    def _try(self, message: tuple[bytes, ...], gone: list[bytes]) -> bool:
+    def _try(self, message: Message, gone: list[bytes]) -> bool:
         """Send one message; False when its peer is full. A vanished peer is noted in `gone`."""
         send = self._send
         try:
@@ -88,7 +129,7 @@ class Outbox:
         send(frame, _NOBLOCK, frame.__class__ is bytes)
         return True
 
-    def _park(self, message: tuple[bytes, ...]) -> None:
+    def _park(self, message: Message) -> None:
         peer = message[0]
         self._parked.setdefault(peer, deque()).append(message)
         self._count(peer, sum(map(len, message)))

@@ -4,7 +4,7 @@ Callers only append to a deque; a single byte wakes the thread, and only if nobo
 looked, so a thousand submissions cost one system call. The thread drains what has arrived in bursts of
 `DRAIN` messages with the calls of pyzmq's base class (a tenth of the cost of `recv_multipart`), lets the core
 think, then sends and wakes sinks once for the whole burst. No send ever blocks: what a full pipe
-refuses stays in the line's `out` until the socket is writable.
+refuses waits until the socket is writable.
 
 A link belongs to the process that made it: threads do not survive a fork, so a child makes its own client.
 """
@@ -26,8 +26,8 @@ from typing import Any, Final
 import zmq
 from zmq.backend import Socket as BaseSocket
 
-from ..common import wire
-from ..common.errors import BadRequest, BrokerUnreachable, BusError
+from ..common import bundles, wire
+from ..common.errors import BadRequest, BrokerUnreachable, BusError, ProtocolError
 from .brokers import Line
 from .core import ClientCore
 from .task import Phase, Sink, Task
@@ -42,6 +42,7 @@ NOBLOCK: Final = 1
 NOBLOCK_MORE: Final = 3
 ID_BLOCK: Final = 64
 
+_BUNDLE: Final = bytes((wire.BUNDLE,))
 _FRAMES: Final = {
     kind: 1 + has_header + (has_payload or kind == wire.ADMIN)
     for kind, (has_header, has_payload) in wire.SHAPES.items()
@@ -51,7 +52,7 @@ _FRAMES: Final = {
 class _Wire:
     """A line's socket, with its calls bound once, and its monitor."""
 
-    __slots__ = ("monitor", "recv", "send", "socket", "waits_for_room")
+    __slots__ = ("introduced", "monitor", "recv", "send", "socket", "unsent", "waits_for_room")
 
     def __init__(self, context: zmq.Context[Any], address: str) -> None:
         sock = context.socket(zmq.DEALER)
@@ -65,6 +66,10 @@ class _Wire:
         self.recv: Callable[..., Any] = BaseSocket.recv.__get__(sock)
         self.send: Callable[..., Any] = BaseSocket.send.__get__(sock)
         self.waits_for_room = False
+        self.unsent: list[Sequence[Any]] = []
+        "What did not find room yet."
+        self.introduced = False
+        "Whether a bundle was sent: then the broker sends bundles too."
         try:
             sock.connect(address)
         except zmq.ZMQError as error:
@@ -278,15 +283,26 @@ class Link:
                     if len(frames) + 1 != wanted:
                         self._core.errors += 1
                         continue
-                    if envelope[3] == wire.CHUNK:
+                    if envelope[3] in (wire.CHUNK, wire.BUNDLE):
                         payload = frames[0]
                     else:
                         header = frames[0]
                         payload = frames[1] if wanted == 3 else None
-                receive(line, envelope, header, payload, now)
+                if envelope[3:4] == _BUNDLE and payload is not None:
+                    self._unpack(line, payload, now)
+                else:
+                    receive(line, envelope, header, payload, now)
         except zmq.Again:
             return False
         return True
+
+    def _unpack(self, line: Line, data: bytes, now: float) -> None:
+        receive = self._core.receive
+        try:
+            for envelope, header, payload in bundles.unpack(data):
+                receive(line, envelope, header, payload, now)
+        except ProtocolError:
+            self._core.errors += 1
 
     def _flush(self) -> None:
         core = self._core
@@ -300,19 +316,22 @@ class Link:
                 line.hang_up = False
                 if line.dial:
                     self._dial(line)
-            if line.out:
-                connection = self._wires[line.number]
-                if connection is not None:
-                    self._send(line, connection)
+            connection = self._wires[line.number]
+            if connection is not None and (line.out or connection.unsent):
+                self._send(line, connection)
         if core.touched:
             wake(core.touched)
             core.touched.clear()
 
     def _send(self, line: Line, connection: _Wire) -> None:
-        send, out = connection.send, line.out
+        send, unsent = connection.send, connection.unsent
+        if line.out:
+            unsent.extend(bundles.packed(line.out, always=not connection.introduced))
+            connection.introduced = True
+            line.out.clear()
         done = 0
         try:
-            for frames in out:
+            for frames in unsent:
                 last = len(frames) - 1
                 for frame in frames[:last]:
                     send(frame, NOBLOCK_MORE)
@@ -320,9 +339,9 @@ class Link:
                 done += 1
         except zmq.Again:
             pass
-        del out[:done]
-        if bool(out) != connection.waits_for_room:
-            connection.waits_for_room = bool(out)
+        del unsent[:done]
+        if bool(unsent) != connection.waits_for_room:
+            connection.waits_for_room = bool(unsent)
             self._rewire = True
 
     def _dial(self, line: Line) -> None:

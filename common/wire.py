@@ -33,6 +33,8 @@ FETCH_CHUNKS: Final = 64
 """CHUNKs a FETCH is answered with at most: the asker sets the pace by asking for the next ones."""
 COPY_BELOW_BYTES: Final = 8 * 1024
 """Frames below are copied, from here up forwarded unopened: the measured break-even of pyzmq."""
+MAX_BUNDLED: Final = 256
+"""Messages in one BUNDLE; none of them with a payload of `COPY_BELOW_BYTES` or more."""
 
 # Kinds. Below 0x20 client ⇄ broker and both, from 0x20 worker ⇄ broker only.
 SUBMIT: Final = 0x01
@@ -46,6 +48,7 @@ PING: Final = 0x08
 PONG: Final = 0x09
 ADMIN: Final = 0x0A
 FETCH: Final = 0x0B
+BUNDLE: Final = 0x0D
 READY: Final = 0x20
 WELCOME: Final = 0x21
 HEARTBEAT: Final = 0x22
@@ -68,6 +71,7 @@ KIND_NAMES: Final[dict[int, str]] = {
     PONG: "PONG",
     ADMIN: "ADMIN",
     FETCH: "FETCH",
+    BUNDLE: "BUNDLE",
     READY: "READY",
     WELCOME: "WELCOME",
     HEARTBEAT: "HEARTBEAT",
@@ -91,6 +95,7 @@ SHAPES: Final[dict[int, tuple[bool, bool]]] = {
     PONG: (False, False),
     ADMIN: (True, False),
     FETCH: (False, False),
+    BUNDLE: (False, True),
     READY: (True, False),
     WELCOME: (True, False),
     HEARTBEAT: (True, False),

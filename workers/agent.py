@@ -214,6 +214,8 @@ class Agent:
             actions, self._actions = self._actions, []
             for action in actions:
                 self._carry_out(action)
+        for broker in self._brokers.values():
+            broker.push()
 
     def _carry_out(self, action: Any) -> None:
         match action:
@@ -261,6 +263,8 @@ class Agent:
 
     def _close_broker(self, link: int, *, flush: bool) -> None:
         broker = self._brokers.pop(link)
+        if flush:
+            broker.push()
         if broker.socket in self._poller:
             self._poller.unregister(broker.socket)
         if flush and broker.is_blocked:

@@ -7,12 +7,14 @@ instead of waiting.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import zmq
 from zmq.backend import Socket as BaseSocket
 
+from ..common import bundles, wire
+from ..common.errors import ProtocolError
 from ..common.wire import COPY_BELOW_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
 from .actions import Frames
 
@@ -46,12 +48,12 @@ def receiver(socket: zmq.Socket[bytes]) -> Callable[[], Frames]:
     return receive
 
 
-def sender(socket: zmq.Socket[bytes]) -> Callable[[Frames], None]:
+def sender(socket: zmq.Socket[bytes]) -> Callable[[Sequence[Any]], None]:
     """Return a function that sends one whole message, or raises `zmq.Again` and has sent nothing."""
     send: Callable[..., Any] = BaseSocket.send.__get__(socket)  # pyright: ignore[reportUnknownMemberType] - untyped C class
     more, last_one = int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.NOBLOCK)
 
-    def send_all(frames: Frames) -> None:
+    def send_all(frames: Sequence[Any]) -> None:
         last = len(frames) - 1
         for place, frame in enumerate(frames):
             # Only the first part can find the peer full: libzmq takes a message whole.
@@ -61,7 +63,11 @@ def sender(socket: zmq.Socket[bytes]) -> Callable[[Frames], None]:
 
 
 class BrokerSocket:
-    """A DEALER to one broker, with its outbox. A heartbeat goes before whatever waits."""
+    """A DEALER to one broker, with its outbox. A heartbeat goes before whatever waits.
+
+    What is sent leaves with the next `push`, small messages bundled. The first is always a bundle: so the
+    broker knows that it may send bundles as well.
+    """
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
         self.socket = context.socket(zmq.DEALER)
@@ -70,10 +76,13 @@ class BrokerSocket:
         self.socket.maxmsgsize = MAX_FRAME_BYTES
         self.socket.reconnect_ivl_max = RECONNECT_MAX_MS
         self.socket.connect(address)
-        self.receive = receiver(self.socket)
+        self._receive = receiver(self.socket)
         self._send = sender(self.socket)
-        self._outbox: deque[Frames] = deque()
+        self._unpacked: Iterator[Frames] = iter(())
+        self._burst: list[Frames] = []
+        self._outbox: deque[Sequence[Any]] = deque()
         self._beat: Frames | None = None
+        self._introduced = False
 
     @property
     def is_blocked(self) -> bool:
@@ -85,8 +94,31 @@ class BrokerSocket:
         """Whether more wait than is sane."""
         return len(self._outbox) >= MAX_OUTBOX
 
+    def receive(self) -> Frames:
+        """Take the next message, or raise `zmq.Again`. A bundle that breaks off is itself given at last."""
+        frames = next(self._unpacked, None)
+        if frames is not None:
+            return frames
+        frames = self._receive()
+        envelope = frames[0]
+        if len(frames) != 2 or len(envelope) != wire.ENVELOPE_BYTES or envelope[3] != wire.BUNDLE:
+            return frames
+        self._unpacked = _unpacked(frames)
+        return self.receive()
+
     def send(self, frames: Frames) -> None:
-        """Send now or later, in order."""
+        """Send with the next `push`, in order."""
+        self._burst.append(frames)
+
+    def push(self) -> None:
+        """Send what was given to `send`, now or later."""
+        if self._burst:
+            for frames in bundles.packed(self._burst, always=not self._introduced):
+                self._put(frames)
+            self._introduced = True
+            self._burst.clear()
+
+    def _put(self, frames: Sequence[Any]) -> None:
         if self._outbox:
             self._outbox.append(frames)
             return
@@ -121,5 +153,15 @@ class BrokerSocket:
             self._beat = None
 
     def close(self, *, flush: bool) -> None:
-        """Close; with `flush` what libzmq holds still goes out for a bounded time."""
+        """Close; with `flush` what was sent still goes out for a bounded time."""
+        if flush:
+            self.push()
         self.socket.close(linger=FLUSH_MS if flush else 0)
+
+
+def _unpacked(bundle: Frames) -> Iterator[Frames]:
+    try:
+        for message in bundles.unpack(bytes(bundle[1])):
+            yield [frame for frame in message if frame is not None]
+    except ProtocolError:
+        yield bundle  # the core says what it thinks of it

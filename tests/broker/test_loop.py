@@ -17,7 +17,7 @@ import pytest
 import zmq
 
 from voicebus.broker.loop import Loop
-from voicebus.common import wire
+from voicebus.common import bundles, wire
 from voicebus.common.config import Broker, Config, Worker
 
 pack = cast("Callable[[Any], bytes]", msgpack.packb)
@@ -193,6 +193,58 @@ def test_one_results_forged_by_another_worker_is_dropped(bus: Running) -> None:
     honest.send(wire.DONE, pack([0, 0]), job=job, attempt=1)
     assert [client.recv()[0][3] for _ in range(2)] == [wire.ACCEPTED, wire.DONE]
     assert bus.status()["totals"]["stale"] == 2
+
+
+def test_whoever_sends_bundles_is_sent_bundles_and_nobody_else(bus: Running) -> None:
+    """Sixteen jobs in one message, their JOBs in one, all sixteen answers in one: the wake-ups are shared."""
+    header = pack(["tone", "amber", "en"])
+    plain, client, worker = bus.client(), bus.client(), bus.worker()
+    ready = [wire.pack_envelope(wire.READY), pack(["w", 1, "tone", ["en"], 64, 60_000, 24_000])]
+    worker.socket.send_multipart([*next(bundles.pack([ready]))])
+    worker.recv(wire.WELCOME)  # alone in its burst, so not bundled
+    jobs = [os.urandom(16) for _ in range(16)]
+    submits = [[wire.pack_envelope(wire.SUBMIT, job), header, b"text %d" % at] for at, job in enumerate(jobs)]
+    client.socket.send_multipart([*next(bundles.pack(submits))])
+    accepted = list(bundles.unpack(client.recv(wire.BUNDLE)[1]))
+    assert [(envelope[3], envelope[4:20]) for envelope, _, _ in accepted] == [
+        (wire.ACCEPTED, job) for job in jobs
+    ]
+    given = list(bundles.unpack(worker.recv(wire.BUNDLE)[1]))
+    assert [payload for _, _, payload in given] == [b"text %d" % at for at in range(16)]
+    answers: list[list[bytes]] = []
+    for envelope, _, _ in given:
+        job, attempt = envelope[4:20], int.from_bytes(envelope[20:22])
+        answers += [
+            [wire.pack_envelope(wire.STARTED, job, attempt), pack(["w", "tone", 24_000, 1])],
+            [wire.pack_envelope(wire.CHUNK, job, attempt, wire.SEGMENT_END), job],
+            [wire.pack_envelope(wire.DONE, job, attempt), pack([1, 8, 0.0])],
+        ]
+    worker.socket.send_multipart([*next(bundles.pack(answers))])
+    spoken = list(bundles.unpack(client.recv(wire.BUNDLE)[1]))
+    assert [envelope[3] for envelope, _, _ in spoken] == [wire.STARTED, wire.CHUNK, wire.DONE] * 16
+    assert [payload for envelope, _, payload in spoken if envelope[3] == wire.CHUNK] == jobs
+
+    plain.submit(), plain.submit()
+    assert plain.recv()[0][3] == plain.recv()[0][3] == wire.ACCEPTED
+    assert [envelope[3] for envelope, _, _ in bundles.unpack(worker.recv(wire.BUNDLE)[1])] == [wire.JOB] * 2
+
+
+def test_a_bundle_that_breaks_off_counts_up_to_there(bus: Running) -> None:
+    client = bus.client()
+    pings = [[wire.pack_envelope(wire.PING, sequence=number)] for number in range(3)]
+    envelope, payload = next(bundles.pack(pings))
+    client.socket.send_multipart([envelope, payload[:-1]])
+    came = list(bundles.unpack(client.recv(wire.BUNDLE)[1]))
+    assert [(message[0][3], message[0][24:28]) for message in came[:2]] == [
+        (wire.PONG, bytes((0, 0, 0, number))) for number in range(2)
+    ]
+    assert came[2][0][3] == wire.FAILED
+    assert b"protocol_error" in (came[2][1] or b"")
+    # An inner message with a broken header spoils no other.
+    broken = [wire.pack_envelope(wire.SUBMIT, b"j" * 16), b"\xc1", b"text"]
+    client.socket.send_multipart([*next(bundles.pack([broken, pings[2]]))])
+    failed, pong = bundles.unpack(client.recv(wire.BUNDLE)[1])
+    assert (failed[0][3], failed[0][4:20], pong[0][3]) == (wire.FAILED, b"j" * 16, wire.PONG)
 
 
 def test_a_frame_over_the_limit_never_reaches_us(bus: Running) -> None:

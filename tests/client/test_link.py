@@ -17,7 +17,7 @@ import zmq
 
 from voicebus.client import AsyncClient, Client
 from voicebus.client.launch import ANY_PORT
-from voicebus.common import wire
+from voicebus.common import bundles, wire
 from voicebus.common.errors import BadRequest, BrokerUnreachable, BusError, Cancelled
 from voicebus.common.messages import Accepted, AdminReply, Done, Started, encode
 
@@ -78,10 +78,18 @@ class Router:
         while not self._stop.is_set():
             if self.socket.poll(20):
                 frames = self.socket.recv_multipart()
-                with self._more:
-                    self.seen.append(frames[1][3])
-                    self._more.notify_all()
-                self._answer(self, frames)
+                for message in self._messages(frames):
+                    with self._more:
+                        self.seen.append(message[1][3])
+                        self._more.notify_all()
+                    self._answer(self, message)
+
+    @staticmethod
+    def _messages(frames: Frames) -> list[Frames]:
+        if frames[1][3] != wire.BUNDLE:
+            return [frames]
+        found = bundles.unpack(frames[2])
+        return [[frames[0], *(frame for frame in message if frame is not None)] for message in found]
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ PATIENCE_S = 30.0
 ENVELOPE = struct.Struct("!3sB16sHHII")
 STARTED, CHUNK, DONE, FAILED, CANCEL = 3, 4, 5, 6, 7
 READY, WELCOME, HEARTBEAT, JOB, RETURN, DRAIN, DRAINED, GOODBYE, REREGISTER = range(0x20, 0x29)
+BUNDLE = 0x0D
 HEADED = {STARTED, DONE, FAILED, READY, HEARTBEAT}
 SEGMENT_END = 2
 INTERVAL_MS = 100
@@ -34,6 +35,21 @@ def pack(*items: Any) -> bytes:
     packed = msgpack.packb(items)
     assert isinstance(packed, bytes)
     return packed
+
+
+def messages_of(frames: list[bytes]) -> list[list[bytes]]:
+    """The messages that came as this one, each behind the routing id."""
+    peer, envelope, *rest = frames
+    if envelope[3] != BUNDLE:
+        return [frames]
+    found: list[list[bytes]] = []
+    data = rest[0]
+    while data:
+        header, payload = struct.unpack("!HI", data[32:38])
+        envelope, data = data[:32], data[38:]
+        body, data = data[: header + payload], data[header + payload :]
+        found.append([peer, envelope, *([body] if envelope[3] in HEADED or envelope[3] == CHUNK else [])])
+    return found
 
 
 class Message:
@@ -63,6 +79,7 @@ class Broker:
         self.peer = b""
         self.beats = True
         self.welcomes = True
+        self.unread: list[list[bytes]] = []
 
     @property
     def address(self) -> str:
@@ -85,8 +102,10 @@ class Broker:
 
     def next(self) -> Message:
         """Wait for a message, answering READY and HEARTBEAT on the way."""
-        assert self.socket.poll(int(PATIENCE_S * 1000)), "the worker says nothing"
-        message = Message(self.socket.recv_multipart())
+        if not self.unread:
+            assert self.socket.poll(int(PATIENCE_S * 1000)), "the worker says nothing"
+            self.unread = messages_of(self.socket.recv_multipart())
+        message = Message(self.unread.pop(0))
         if message.kind == READY:
             self.peer = message.peer
             if self.welcomes:

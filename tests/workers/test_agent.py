@@ -81,7 +81,7 @@ def test_a_socket_that_another_brokers_message_closed_is_not_read(
     script.start(agent._actions)
     agent._flush()
     for router, _ in routers:
-        peer, _ = router.recv_multipart()
+        peer, *_ = router.recv_multipart()
         router.send_multipart([peer, b"news"])
     for broker in agent._brokers.values():
         assert broker.socket.poll(10_000)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import zmq
 
+from voicebus.common import bundles, wire
+from voicebus.common.wire import pack_envelope
 from voicebus.workers.sockets import MAX_OUTBOX, BrokerSocket, receiver, sender
 
 
@@ -52,6 +54,7 @@ def test_a_broker_that_does_not_read_blocks_nobody_and_loses_nothing(
     sent = 0
     while not broker.is_stuck:
         broker.send([b"%d" % sent, payload])
+        broker.push()
         sent += 1
     broker.beat([b"old beat"])
     broker.beat([b"beat"])  # takes the place of the one before
@@ -73,7 +76,41 @@ def test_a_broker_that_does_not_read_blocks_nobody_and_loses_nothing(
 def test_closing_with_flush_still_delivers(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     slow, address = router(context)
     broker = BrokerSocket(context, address)
-    broker.send([b"the last word"])
+    broker.send([b"the last word".ljust(32)])
     broker.close(flush=True)
     assert slow.poll(10_000)
-    assert slow.recv_multipart()[1] == b"the last word"
+    assert slow.recv_multipart()[2].startswith(b"the last word ")
+
+
+def test_small_messages_of_a_burst_leave_as_one_and_bundles_are_taken_apart(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    broker_side, address = router(context)
+    worker = BrokerSocket(context, address)
+    started = [pack_envelope(wire.STARTED, b"j" * 16, 1), b"header"]
+    chunk = [pack_envelope(wire.CHUNK, b"j" * 16, 1), b"\0" * 20_000]
+    end = [pack_envelope(wire.CHUNK, b"j" * 16, 1, wire.SEGMENT_END, 1), b""]
+    done = [pack_envelope(wire.DONE, b"j" * 16, 1), b"end"]
+    for message in (started, chunk, end, done):
+        worker.send(message)
+    worker.push()
+    came = [broker_side.recv_multipart() for _ in range(3)]
+    assert [frames[1][3] for frames in came] == [wire.BUNDLE, wire.CHUNK, wire.BUNDLE]
+    assert list(bundles.unpack(came[0][2])) == [(started[0], b"header", None)]
+    assert came[1][1:] == chunk
+    assert list(bundles.unpack(came[2][2])) == [(end[0], None, b""), (done[0], b"end", None)]
+    # And back: what follows a bundle comes after all that was in it.
+    peer = came[0][0]
+    for bundle in bundles.pack([started, done]):
+        broker_side.send_multipart([peer, *bundle])
+    broker_side.send_multipart([peer, *chunk])
+    envelope, payload = next(bundles.pack([started, done]))
+    broker_side.send_multipart([peer, envelope, payload[:-1]])
+    assert worker.socket.poll(10_000)
+    heard = [worker.receive() for _ in range(5)]
+    assert heard[:2] == [started, done]
+    assert heard[2][0] == chunk[0]
+    assert heard[3] == started
+    assert heard[4][0][3] == wire.BUNDLE  # what breaks off is no message
+    with pytest.raises(zmq.Again):
+        worker.receive()
