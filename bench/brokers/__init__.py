@@ -1,0 +1,1 @@
+"""Brokers that voicebus's is compared with, each a process that prints where it listens."""
