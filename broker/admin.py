@@ -162,7 +162,7 @@ def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, An
         "strategy": core.settings.strategy,
         "default_engine": core.settings.default_engine,
         "jobs": {
-            "queued": sum(len(pool.queue) for pool in core.pools.by_engine.values()),
+            "queued": sum(pool.queue.size for pool in core.pools.by_engine.values()),
             "running": running,
             "open": len(core.ledger.jobs),
         },
@@ -171,8 +171,8 @@ def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, An
         "clients": len(core.ledger.clients),
         "engines": {
             name: {
-                "queued": len(pool.queue),
-                "aside": len(pool.queue) - pool.queue.ready,
+                "queued": pool.queue.size,
+                "aside": pool.queue.size - pool.queue.ready,
                 "workers": pool.workers,
                 "slots": pool.selector.slots,
                 "sample_rate": pool.info.sample_rate,

@@ -143,7 +143,7 @@ class Affinity:
         return None
 
     def _oldest(self, worker: Worker) -> Job | None:
-        if len(self._queue.interactive):
+        if self._queue.interactive.size:
             # It was not held, so it is for anybody; what is held for this worker may only pass its equals.
             candidates = [job for job in self._heads(worker) if job.submit.lane == "interactive"]
         else:

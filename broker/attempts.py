@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..common import wire
 from ..common.errors import BusError, DeadlineExceeded
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from .membership import Membership
 
 log = logging.getLogger(__name__)
+SHORTEST_S: Final = 0.001
+"""A job with less time left has none: JOB counts it in whole milliseconds."""
+_JOB, _MAGIC, _pack = wire.JOB, wire.MAGIC, wire.ENVELOPE.pack
+_ASSIGNED, _RUNNING = JobState.ASSIGNED, JobState.RUNNING
 
 
 class Attempts:
@@ -52,6 +56,7 @@ class Attempts:
         self._ledger = ledger
         self._pools = pools
         self._members = members
+        self._workers = members.by_peer
         self._results = results
         self._durables = durables
         self._out = out
@@ -72,17 +77,21 @@ class Attempts:
             self._give(pool, now)
 
     def _give(self, pool: Pool, now: float) -> None:
-        queue, affinity = pool.queue, pool.affinity
+        queue, affinity, selector = pool.queue, pool.affinity, pool.selector
         while queue.ready:
             job = queue.peek(now)
-            worker, hold = affinity.place(job, len(queue), pool.selector, now)
+            hold = False
+            if affinity.matters and job.submit.voice:
+                worker, hold = affinity.place(job, queue.size, selector, now)
+            else:
+                worker = selector.pick(queue.size, job.avoid)
             if hold:
                 affinity.hold(job, now)
             elif worker is None:
-                if len(queue.interactive):
+                if queue.interactive.size:
                     self._recall(pool)
                 return
-            elif self._in_time(job, now):
+            elif job.deadline - now >= SHORTEST_S or self._in_time(job, now):
                 queue.take(job)
                 self._assign(job, worker, now)
 
@@ -94,33 +103,33 @@ class Attempts:
                 self._assign(job, worker, now)
 
     def _in_time(self, job: Job, now: float) -> bool:
-        if job.deadline - now >= 0.001:
+        if job.deadline - now >= SHORTEST_S:
             return True
         self._end(job, DeadlineExceeded("the job's deadline passed while it waited"))
         return False
 
     def _assign(self, job: Job, worker: Worker, now: float) -> None:
         # Counted before it is sent: a job that kills its worker must not come back uncounted.
-        job.attempt += 1
+        move(job, _ASSIGNED)
         job.worker = worker
         job.progress_at = now
         job.next_chunk = 0
-        move(job, JobState.ASSIGNED)
+        inflight = worker.inflight
         left_ms = int((job.deadline - now) * 1000)
-        envelope = wire.pack_envelope(wire.JOB, job.id, job.attempt, job.flags, job.segments_done, left_ms)
-        while envelope[4:22] in worker.inflight:
-            # Given up, submitted again, and counted from 1; this worker has yet to end the old attempt.
+        while True:
             job.attempt += 1
-            envelope = wire.pack_envelope(
-                wire.JOB, job.id, job.attempt, job.flags, job.segments_done, left_ms
-            )
-        worker.inflight[envelope[4:22]] = job
+            envelope = _pack(_MAGIC, _JOB, job.id, job.attempt, job.flags, job.segments_done, left_ms)
+            key = envelope[4:22]
+            if key not in inflight:
+                break
+            # Given up, submitted again, and counted from 1; this worker has yet to end the old attempt.
+        inflight[key] = job
         worker.beat_at = now + worker.interval_s
         pool = worker.pool
         pool.selector.given(worker)
         if pool.affinity.matters:
             pool.affinity.given(job, worker, now)
-        if len(worker.inflight) > worker.slots and job.submit.lane == "batch":
+        if len(inflight) > worker.slots and job.submit.lane == "batch":
             job.ahead = True
             worker.ahead = job
             if not job.recalled:
@@ -129,7 +138,7 @@ class Attempts:
 
     def _recall(self, pool: Pool) -> None:
         """Ask for as many batch jobs that have not begun as interactive ones wait."""
-        while pool.ahead and len(pool.recalls) < len(pool.queue.interactive):
+        while pool.ahead and len(pool.recalls) < pool.queue.interactive.size:
             job = pool.ahead.popitem(last=False)[0]
             job.recalled = True
             pool.recalls[job] = None
@@ -153,33 +162,29 @@ class Attempts:
             worker.seen_at = now
         return worker
 
-    def open(self, peer: bytes, envelope: bytes, now: float) -> Job | None:
-        """The job of the attempt a worker speaks of, or None when it is fenced off."""
+    def stray(self, peer: bytes, envelope: bytes, now: float) -> None:
+        """A worker speaks of what nobody listens to: if that is no open attempt it is told to stop."""
         worker = self.heard(peer, now)
-        if worker is None:
-            return None
-        key = envelope[4:22]
-        job = worker.inflight.get(key)
-        if job is not None:
-            job.progress_at = worker.progress_at = now
-        elif key not in worker.inflight:
+        if worker is not None and envelope[4:22] not in worker.inflight:
             self._ledger.totals["stale"] += 1
             attempt = int.from_bytes(envelope[20:22])
             self._out.append((peer, wire.pack_envelope(wire.CANCEL, envelope[4:20], attempt)))
-        return job
 
     def close(
         self, peer: bytes, envelope: bytes, now: float, *, well: bool = False, worked: bool = True
     ) -> Job | None:
         """The same for a message that ends the attempt: its credit comes back. `worked`: an engine had it."""
-        worker = self.heard(peer, now)
+        worker = self._workers.get(peer)
         if worker is None:
+            self.heard(peer, now)
             return None
+        worker.seen_at = now
         key = envelope[4:22]
-        if key not in worker.inflight:
+        inflight = worker.inflight
+        if key not in inflight:
             self._ledger.totals["stale"] += 1
             return None
-        job = worker.inflight.pop(key)
+        job = inflight.pop(key)
         if worked:
             worker.progress_at = now
         pool = worker.pool
@@ -190,18 +195,21 @@ class Attempts:
         pool.selector.freed(worker)
         if pool.affinity.held:
             pool.affinity.freed(worker)
-        self._pools.touch(pool)
+        if not pool.dirty and pool.queue.size:
+            self._pools.touch(pool)
         if job is not None:
             worker.jobs_done += 1
             if well and job.begun_at:
                 pool.affinity.served(now - job.begun_at)
-            self._over(job)
+            if job.ahead or job.cold or job.losses:
+                self._over(job)
         return job
 
     def started(self, job: Job, now: float) -> None:
         """An attempt begins: nobody asks for it back."""
-        move(job, JobState.RUNNING)
-        self._settled(job)
+        move(job, _RUNNING)
+        if job.ahead:
+            self._settled(job)
         if job.silent:
             job.pool.affinity.started(job, now)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from ..common import wire
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from ..common.config import Broker as Settings
 
 log = logging.getLogger(__name__)
+_ASSIGNED: Final = int(JobState.ASSIGNED)
+_number_and_segment: Final = Struct("!II").unpack_from
 LATE_S: Final = 0.5
 """A sweep that comes later than this by so much comes after a pause of our own."""
 
@@ -88,6 +91,7 @@ class BrokerCore:
         # The hot path reads these; the objects never change.
         self.to_clients = self.ledger.to_clients
         self._jobs = self.ledger.jobs
+        self._clients = self.ledger.clients
         self._workers = self.members.by_peer
         self.banished = self.clientele.banished
         self.client_gone = self.clientele.gone
@@ -102,9 +106,13 @@ class BrokerCore:
 
     def submit(self, peer: bytes, envelope: bytes, header: bytes, payload: Payload, now: float) -> None:
         """Take a job in, or refuse it with one FAILED."""
-        if peer in self.banished:
+        client = self._clients.get(peer)
+        if client is not None:
+            client.seen_at = now
+        elif peer in self.banished:
             return
-        client = self.ledger.client(peer, now)
+        else:
+            client = self.ledger.client(peer, now)
         try:
             self.intake.submit(client, envelope, header, payload, now)
         except BusError as error:
@@ -181,19 +189,28 @@ class BrokerCore:
 
     def started(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt begins."""
-        job = self.attempts.open(peer, envelope, now)
-        if job is not None and job.state == JobState.ASSIGNED:
+        worker = self._workers.get(peer)
+        job = None if worker is None else worker.inflight.get(envelope[4:22])
+        if worker is None or job is None:
+            self.attempts.stray(peer, envelope, now)
+            return
+        worker.seen_at = worker.progress_at = job.progress_at = now
+        if job.state == _ASSIGNED:
             self.attempts.started(job, now)
             self.results.started(job, envelope, header)
-            if job.client.peer:
-                self.to_clients.append((job.client.peer, envelope, header))
+            client = job.client.peer
+            if client:
+                self.to_clients.append((client, envelope, header))
 
     def chunk(self, peer: bytes, envelope: bytes, payload: Payload, now: float) -> None:
         """Forward audio, and remember where a retry could resume."""
-        job = self.attempts.open(peer, envelope, now)
-        if job is None:
+        worker = self._workers.get(peer)
+        job = None if worker is None else worker.inflight.get(envelope[4:22])
+        if worker is None or job is None:
+            self.attempts.stray(peer, envelope, now)
             return
-        number = int.from_bytes(envelope[24:28])
+        worker.seen_at = worker.progress_at = job.progress_at = now
+        number, segment = _number_and_segment(envelope, 24)
         if number != job.next_chunk:
             self._out_of_order(job, number)
             return
@@ -201,14 +218,15 @@ class BrokerCore:
         if job.silent and len(payload):
             self.attempts.first_audio(job, now)
         if envelope[23] & wire.SEGMENT_END:
-            job.segments_done = int.from_bytes(envelope[28:32]) + 1
+            job.segments_done = segment + 1
             job.mid_segment = False
         elif len(payload):
             job.mid_segment = True
         self.results.chunk(job, envelope, payload)
-        if job.client.peer:
-            self.to_clients.append((job.client.peer, envelope, payload))
-        if job.durable:
+        client = job.client.peer
+        if client:
+            self.to_clients.append((client, envelope, payload))
+        if job.submit.durable:
             self.durables.audio(job, envelope, payload)
 
     def _out_of_order(self, job: Job, number: int) -> None:
@@ -224,12 +242,13 @@ class BrokerCore:
         job = self.attempts.close(peer, envelope, now, well=True)
         if job is None or worker is None:
             return
-        if job.durable and decode(header, Done).chunks != job.next_chunk:
+        durable = job.submit.durable
+        if durable and decode(header, Done).chunks != job.next_chunk:
             # A client counts for itself; what goes into the journal nobody counts again.
             self.attempts.retry(job, worker, "DONE does not fit what was spoken", counted=True)
         else:
             self.ledger.done(job, envelope, header)
-            if job.durable:
+            if durable:
                 self.results.forget(job)
                 self.durables.finished(job, "done", header, now)
             else:
@@ -331,7 +350,7 @@ class BrokerCore:
         self.attempts.sweep(now)
         self.clientele.sweep(now)
         for pool in self.pools.by_engine.values():
-            if not pool.workers and len(pool.queue):
+            if not pool.workers and pool.queue.size:
                 error = self.pools.hopeless(pool, now)
                 if error is not None:
                     for job in list(pool.queue):

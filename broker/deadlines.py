@@ -26,20 +26,15 @@ class DeadlineWheel:
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
-    def add(self, job: bytes, deadline: float) -> None:
-        """Watch a job."""
+    def add(self, job: bytes, deadline: float) -> dict[bytes, None]:
+        """Watch a job; return the bucket it is in until it is removed from there: it has ended."""
         key = int(deadline / GRANULARITY_S) + 1
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = {}
             heapq.heappush(self._order, key)
         bucket[job] = None
-
-    def discard(self, job: bytes, deadline: float) -> None:
-        """Stop watching a job; `deadline` as it was added."""
-        bucket = self._buckets.get(int(deadline / GRANULARITY_S) + 1)
-        if bucket is not None:
-            bucket.pop(job, None)
+        return bucket
 
     def expired(self, now: float) -> list[bytes]:
         """Remove and return the jobs whose deadline has passed."""

@@ -131,6 +131,8 @@ class Durables:
 
     def submitted_again(self, job_id: bytes, client: Client, header: bytes, payload: Payload) -> bool:
         """Answer a submission under a known id; False if it is not known here. Raises `Conflict`."""
+        if not (self.pending or self.ending or self.ended or self.fetched):
+            return False
         job = self.pending.get(job_id) or self.ending.get(job_id)
         if job is not None:
             if header != job.header or bytes(payload) != bytes(job.payload):
@@ -261,6 +263,8 @@ class Durables:
 
     def fetch(self, job_id: bytes, peer: bytes, first: int) -> bool:
         """Answer a FETCH; False if the job is not known here. Raises `Overloaded`."""
+        if not (self.pending or self.ending or self.ended or self.fetched):
+            return False
         job = self.pending.get(job_id) or self.ending.get(job_id)
         if job is not None:
             self.watch(job, peer)

@@ -24,12 +24,20 @@ MOST_TURNS: Final = 10
 """No job costs more than so many turns: the ring is walked at most that often to find who can pay."""
 
 
+_MOST_COST: Final = MOST_TURNS * QUANTUM
+
+
 def cost_of(job: Job) -> int:
     """What a job costs its tenant, in characters. The text's own size bounds what a client may claim.
 
     A character takes at most four bytes of UTF-8, so nobody pays for less than a quarter of his bytes.
     """
-    return max(1, min(MOST_TURNS * QUANTUM, max(job.submit.characters, len(job.payload) // 4)))
+    cost, least = job.submit.characters, len(job.payload) // 4
+    if cost < least:
+        cost = least
+    if cost > _MOST_COST:
+        return _MOST_COST
+    return cost or 1
 
 
 KEPT_FLOWS: Final = 1000
@@ -50,78 +58,72 @@ class Flow:
 class FairQueue:
     """One lane. Every job in it knows its flow; all operations are O(1) in the number of jobs."""
 
-    __slots__ = ("_flows", "_ring", "_size")
+    __slots__ = ("_flows", "_ring", "size")
 
     def __init__(self) -> None:
-        self._flows: dict[str | bytes | None, Flow] = {}
+        self._flows: dict[str | bytes, Flow] = {}
         self._ring: deque[Flow] = deque()
-        self._size = 0
-
-    def __len__(self) -> int:
-        return self._size
+        self.size = 0
+        "How many jobs wait."
 
     def push(self, job: Job) -> None:
         """Append a job to its tenant's flow; a new flow has its turn last."""
-        flow = self._flow(job)
+        name = job.submit.tenant or job.client.peer
+        flow = self._flows.get(name)
+        if flow is None:
+            flow = self._flows[name] = Flow(name)
+        job.flow = flow
         job.cost = cost_of(job)
         if not flow.jobs:
             self._ring.append(flow)
         flow.jobs[job] = None
-        self._size += 1
+        self.size += 1
 
     def push_front(self, job: Job) -> None:
         """Put a job back that was taken before: first of its flow, which gets back what it paid."""
-        flow = self._flow(job)
-        job.cost = cost_of(job)
-        if not flow.jobs:
-            self._ring.appendleft(flow)
-        flow.jobs[job] = None
-        flow.jobs.move_to_end(job, last=False)
-        flow.credit = min(flow.credit + job.cost, MOST_TURNS * QUANTUM)
-        self._size += 1
+        self.push(job)
+        flow = job.flow
+        if flow is not None:
+            if len(flow.jobs) == 1:
+                self._ring.rotate(1)
+            flow.jobs.move_to_end(job, last=False)
+            flow.credit = min(flow.credit + job.cost, _MOST_COST)
 
     def peek(self) -> Job:
-        """The job whose turn it is; only called when `len()` is not 0. Asking changes no one's turn."""
+        """The job whose turn it is; only called when `size` is not 0. Asking changes no one's turn."""
         ring = self._ring
+        flow = ring[0]
+        if len(ring) == 1:
+            return next(iter(flow.jobs))
         while True:
-            flow = ring[0]
             job = next(iter(flow.jobs))
-            if len(ring) == 1 or flow.credit >= job.cost:
+            if flow.credit >= job.cost:
                 return job
             flow.credit += QUANTUM
             if flow.credit >= job.cost:
                 return job
             ring.rotate(-1)
+            flow = ring[0]
 
     def take(self, job: Job) -> None:
         """Take the job that `peek` named; its flow pays, and goes to the end when it can pay no more."""
-        flow = self._remove(job)
-        if not flow.jobs:
+        flow = job.flow
+        self.discard(job)
+        if flow is None or not flow.jobs:
             return
-        flow.credit = max(0, flow.credit - job.cost)
+        credit = flow.credit - job.cost
+        flow.credit = credit if credit > 0 else 0
         if len(self._ring) > 1 and flow.credit < next(iter(flow.jobs)).cost:
             self._ring.rotate(-1)
 
     def discard(self, job: Job) -> None:
         """Remove a job that has ended while it waited. Nobody pays."""
-        self._remove(job)
-
-    def __iter__(self) -> Iterator[Job]:
-        for flow in self._ring:
-            yield from flow.jobs
-
-    def _flow(self, job: Job) -> Flow:
-        name = job.flow = job.submit.tenant or job.client.peer
-        flow = self._flows.get(name)
+        flow = job.flow
         if flow is None:
-            flow = self._flows[name] = Flow(name)
-        return flow
-
-    def _remove(self, job: Job) -> Flow:
-        flow = self._flows[job.flow]
+            return
         job.flow = None
         del flow.jobs[job]
-        self._size -= 1
+        self.size -= 1
         if not flow.jobs:
             # Credit is not saved up: whoever had nothing to say has no claim on what was said meanwhile.
             flow.credit = 0
@@ -131,4 +133,7 @@ class FairQueue:
                 self._ring.remove(flow)
             if len(self._flows) > KEPT_FLOWS:
                 del self._flows[flow.name]
-        return flow
+
+    def __iter__(self) -> Iterator[Job]:
+        for flow in self._ring:
+            yield from flow.jobs

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..common import wire
 from ..common.errors import BadRequest, Conflict, Overloaded, ProtocolError, UnknownJob
-from ..common.messages import Submit, decode
+from ..common.messages import decode_submit
 from .admission import Admission
 from .attempts import Attempts
 from .durable import MAX_WATCHERS
@@ -66,6 +66,8 @@ class Intake:
         self._unsent_bytes = unsent_bytes
         self._replayed_most = settings.max_unsent_bytes_per_client // REPLAYED_SHARE
         self._ledger = ledger
+        self._jobs = ledger.jobs
+        self._finished = results.finished
         self._admission = admission
         self._pools = pools
         self._attempts = attempts
@@ -76,20 +78,20 @@ class Intake:
     def submit(self, client: Client, envelope: bytes, header: bytes, payload: Payload, now: float) -> None:
         """Take a job in or attach to it. Raises `BusError` when it is refused."""
         job_id = envelope[4:20]
-        known = self._ledger.jobs.get(job_id)
+        known = self._jobs.get(job_id)
         if known is not None:
             self._attach(known, client, envelope[23] & wire.ANEW != 0, header, payload)
         elif not (
-            self._results.answer_again(job_id, client.peer, header, payload)
+            (job_id in self._finished and self._results.answer_again(job_id, client.peer, header, payload))
             or self._durables.submitted_again(job_id, client, header, payload)
         ):
-            self.accept(client, job_id, envelope, header, payload, now)
+            self._accept(client, job_id, envelope, header, payload, now)
 
-    def accept(
+    def _accept(
         self, client: Client, job_id: bytes, envelope: bytes, header: bytes, payload: Payload, now: float
     ) -> None:
         """Take in a job whose id is new. Raises `BusError`."""
-        submit = decode(header, Submit)
+        submit, header = decode_submit(header)
         if job_id == wire.NO_JOB:
             raise ProtocolError("a job needs an id of its own: 16 random bytes")
         if not len(payload):
@@ -99,8 +101,7 @@ class Intake:
         size_bytes = size_of(header, payload)
         self._admission.check(client, size_bytes)
         pool = self._pools.choose(submit.engine or self._settings.default_engine, now)
-        budget_ms = int.from_bytes(envelope[28:32])
-        deadline = now + self._admission.budget_s(submit, budget_ms)
+        deadline = now + self._admission.budget_s(submit, int.from_bytes(envelope[28:32]))
         flags = envelope[23] & wire.STREAM
         job = Job(job_id, client, pool, flags, deadline, header, submit, payload, now, size_bytes)
         if submit.durable:
@@ -110,14 +111,16 @@ class Intake:
 
     def enqueue(self, job: Job, now: float) -> None:
         """Promise a job to its client and let it wait for a worker."""
-        queue = job.pool.queue
-        self._ledger.accepted(job.client.peer, job.id, job.pool.engine, ahead=len(queue))
+        pool, ledger = job.pool, self._ledger
+        queue = pool.queue
+        ledger.accepted(job.client.peer, job.id, pool.engine, ahead=queue.size)
         for peer in job.watchers:
-            self._ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED)
-        self._ledger.open(job)
-        self._ledger.totals["accepted"] += 1
+            ledger.accepted(peer, job.id, pool.engine, wire.ATTACHED)
+        ledger.open(job)
+        ledger.totals["accepted"] += 1
         queue.push(job)
-        self._pools.touch(job.pool)
+        if not pool.dirty:
+            self._pools.touch(pool)
         if self._attempts.draining:
             self._put_by(job)
 

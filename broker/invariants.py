@@ -57,7 +57,11 @@ def check_invariants(core: BrokerCore) -> None:
         _require(pool.workers == len(here), "a pool's count is that of its workers")
         taking = sum(worker.slots for worker in here if worker.state == WorkerState.READY)
         _require(pool.selector.slots == taking, "a pool's slots are those of its ready workers")
-        _require(len(pool.queue) == sum(1 for _ in pool.queue), "a queue's length counts its jobs")
+        _require(pool.queue.size == sum(1 for _ in pool.queue), "a queue's length counts its jobs")
+        _require(
+            pool.queue.ready == sum(job.aside is None for job in pool.queue),
+            "those that stand aside are not ready",
+        )
         _check_places(pool)
     for peer, worker in workers.items():
         _check_worker(worker, core)

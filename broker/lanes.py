@@ -25,41 +25,41 @@ _HALVINGS: Final = PATIENCE.bit_length() - 1
 
 
 class Lanes:
-    """All QUEUED jobs of one engine. `len()` counts those that stand aside too."""
+    """All QUEUED jobs of one engine."""
 
-    __slots__ = ("_ageing_s", "_aside", "_passed", "batch", "interactive")
+    __slots__ = ("_ageing_s", "_aside", "_passed", "batch", "interactive", "ready", "size")
 
     def __init__(self, ageing_s: float) -> None:
         self.interactive = FairQueue()
         self.batch = FairQueue()
+        self.ready = 0
+        "How many jobs could be given out now."
+        self.size = 0
+        "How many there are, with those that stand aside."
         self._aside: OrderedDict[Job, None] = OrderedDict()
         self._ageing_s = ageing_s
         self._passed = 0
         "Interactive picks since the last batch pick, while a batch job waited."
 
-    def __len__(self) -> int:
-        return len(self.interactive) + len(self.batch) + len(self._aside)
-
-    @property
-    def ready(self) -> int:
-        """How many jobs could be given out now."""
-        return len(self.interactive) + len(self.batch)
-
     def push(self, job: Job) -> None:
         """Append a QUEUED job to its lane."""
-        self._lane(job).push(job)
+        (self.interactive if job.submit.lane == "interactive" else self.batch).push(job)
+        self.ready += 1
+        self.size += 1
 
     def push_front(self, job: Job) -> None:
         """Put a job that was handed back at the head of its tenant's flow."""
         self._lane(job).push_front(job)
+        self.ready += 1
+        self.size += 1
 
     def peek(self, now: float) -> Job:
         """The next job to give out; only called when `ready` is not 0."""
         interactive, batch = self.interactive, self.batch
-        if not len(batch):
+        if not batch.size:
             return interactive.peek()
         job = batch.peek()
-        if not len(interactive):
+        if not interactive.size:
             return job
         waited_s = now - job.entered_at
         patience = PATIENCE >> min(_HALVINGS, max(0, int(waited_s / self._ageing_s)))
@@ -67,14 +67,22 @@ class Lanes:
 
     def take(self, job: Job) -> None:
         """Take the job that `peek` named, still QUEUED."""
-        lane = self._lane(job)
-        lane.take(job)
-        self._passed = self._passed + 1 if lane is self.interactive and len(self.batch) else 0
+        self.ready -= 1
+        self.size -= 1
+        if job.submit.lane == "interactive":
+            self.interactive.take(job)
+            self._passed = self._passed + 1 if self.batch.size else 0
+        else:
+            self.batch.take(job)
+            self._passed = 0
 
     def set_aside(self, job: Job, place: OrderedDict[Job, None]) -> None:
         """Have a job that `peek` named, or one in no lane yet, wait at `place` until it is brought back."""
         if job.flow is not None:
             self._lane(job).take(job)
+            self.ready -= 1
+        else:
+            self.size += 1
         self._aside[job] = place[job] = None
         job.aside = place
 
@@ -82,13 +90,16 @@ class Lanes:
         """Let a job that stands aside be the next of its flow."""
         self._leave_aside(job)
         self._lane(job).push_front(job)
+        self.ready += 1
 
     def remove(self, job: Job) -> None:
         """Take out a job, wherever it is: it has ended, or goes to a worker from aside."""
+        self.size -= 1
         if job.aside is not None:
             self._leave_aside(job)
         else:
             self._lane(job).discard(job)
+            self.ready -= 1
 
     def _leave_aside(self, job: Job) -> None:
         if job.aside is not None:

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 Message = tuple[bytes, ...]
 """(routing id, envelope, header or payload, …)"""
 Out = list[Message]
+MOST_PROMISES: Final = 1000
+_PLAIN: Final = wire.pack_envelope(wire.ACCEPTED)
+_ACCEPTED, _NO_FIELDS = _PLAIN[:4], _PLAIN[20:]
 COUNTED: Final = (
     "accepted", "recovered", "done", "failed", "cancelled", "put_by", "refused", "attached", "retried",
     "returned", "stale", "slow_consumers", "protocol_errors", "illegal_moves",
@@ -47,6 +50,8 @@ class Ledger:
         self.failures: dict[str, int] = {}
         "Jobs that ended in an error, by code."
         self.to_clients: Out = []
+        self._promises: dict[tuple[str, int], bytes] = {}
+        "ACCEPTED's headers: engine and queue lengths recur."
 
     def client(self, peer: bytes, now: float) -> Client:
         """The client behind a connection, which has just been heard of."""
@@ -60,8 +65,11 @@ class Ledger:
     def open(self, job: Job) -> None:
         """Enter an accepted job."""
         self.jobs[job.id] = job
-        self.charge(job, job.client, 1)
-        self.deadlines.add(job.id, job.deadline)
+        client = job.client
+        client.jobs[job.id] = job
+        client.size_bytes += job.size_bytes
+        self.size_bytes += job.size_bytes
+        job.bucket = self.deadlines.add(job.id, job.deadline)
 
     def give_to(self, job: Job, client: Client) -> None:
         """Owe a job's answer to another connection."""
@@ -81,8 +89,9 @@ class Ledger:
 
     def done(self, job: Job, envelope: bytes, header: bytes) -> None:
         """Close a job with its worker's DONE."""
-        if job.client.peer:
-            self.to_clients.append((job.client.peer, envelope, header))
+        peer = job.client.peer
+        if peer:
+            self.to_clients.append((peer, envelope, header))
         self._close(job, JobState.DONE)
         self.totals["done"] += 1
 
@@ -109,9 +118,18 @@ class Ledger:
 
     def accepted(self, peer: bytes, job_id: bytes, engine: str, flags: int = 0, ahead: int = 0) -> None:
         """Send ACCEPTED, to whoever is there."""
-        if peer:
+        if not peer:
+            return
+        header = self._promises.get((engine, ahead))
+        if header is None:
+            if len(self._promises) >= MOST_PROMISES:
+                self._promises.clear()
+            header = self._promises[engine, ahead] = encode(Accepted(engine, ahead))
+        if flags:
             envelope = wire.pack_envelope(wire.ACCEPTED, job_id, flags=flags)
-            self.to_clients.append((peer, envelope, encode(Accepted(engine, ahead))))
+        else:
+            envelope = _ACCEPTED + job_id + _NO_FIELDS
+        self.to_clients.append((peer, envelope, header))
 
     def refuse(
         self, peer: bytes, job_id: bytes, attempt: int, error: BusError, history: list[str] | None = None
@@ -124,7 +142,9 @@ class Ledger:
 
     def _close(self, job: Job, state: JobState) -> None:
         move(job, state)
-        del self.jobs[job.id]
-        self.deadlines.discard(job.id, job.deadline)
-        self.charge(job, job.client, -1)
+        job_id, client = job.id, job.client
+        del self.jobs[job_id], client.jobs[job_id]
+        client.size_bytes -= job.size_bytes
+        self.size_bytes -= job.size_bytes
+        job.bucket.pop(job_id, None)
         job.worker = None

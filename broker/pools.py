@@ -69,7 +69,7 @@ class Pools:
 
     def waiting(self) -> int:
         """Jobs that wait for a worker, of all engines."""
-        return sum(len(pool.queue) for pool in self.by_engine.values())
+        return sum(pool.queue.size for pool in self.by_engine.values())
 
     def next_deadline(self) -> float | None:
         """When a job has waited for its voice long enough."""

@@ -67,14 +67,22 @@ class Results:
         """Record a STARTED."""
         job.started = header
         if job.record is not None:
-            self._add(job, envelope, header)
+            size = len(header) + FRAME_OVERHEAD_BYTES
+            job.record.append((envelope, header))
+            job.record_bytes += size
+            self.size_bytes += size
 
     def chunk(self, job: Job, envelope: bytes, payload: Payload) -> None:
         """Record a CHUNK, or give the record up where it grows too large."""
+        size = len(payload)
         job.chunks += 1
-        job.audio_bytes += len(payload)
-        if job.record is not None:
-            self._add(job, envelope, payload)
+        job.audio_bytes += size
+        record = job.record
+        if record is not None:
+            record.append((envelope, payload))
+            size += FRAME_OVERHEAD_BYTES
+            job.record_bytes += size
+            self.size_bytes += size
             if job.record_bytes > self._largest_bytes or (
                 self.size_bytes > self._most_bytes and not self._make_room()
             ):
@@ -114,13 +122,6 @@ class Results:
         peer = job.client.peer
         self._ledger.to_clients.extend((peer, *message) for message in job.record)
         return True
-
-    def _add(self, job: Job, envelope: bytes, frame: Any) -> None:
-        size = len(frame) + FRAME_OVERHEAD_BYTES
-        job.record_bytes += size
-        self.size_bytes += size
-        if job.record is not None:
-            job.record.append((envelope, frame))
 
     def _make_room(self) -> bool:
         while self.size_bytes > self._most_bytes and self.finished:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .states import WorkerState
 
 if TYPE_CHECKING:
     from .tables import Worker
 
+_READY: Final = int(WorkerState.READY)
 RandBelow = Callable[[int], int]
 """`randrange`: a uniform integer in [0, n)."""
 
@@ -32,7 +33,7 @@ class Tier(Protocol):
         """Take a worker out."""
 
     def eased(self, worker: Worker) -> None:
-        """Note that a member's load has shrunk."""
+        """Note that a member's load has shrunk. Only `least_load` is told."""
 
     def peek(self) -> Worker:
         """The preferred worker; only called when `len()` is not 0."""
@@ -41,29 +42,23 @@ class Tier(Protocol):
     def __len__(self) -> int: ...
 
 
-class Lru:
+class Lru(OrderedDict["Worker", None]):
     """Least recently used first: the worker that has waited longest since its last job. The default."""
-
-    def __init__(self) -> None:
-        self._order: OrderedDict[Worker, None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._order)
 
     def add(self, worker: Worker) -> None:
         """Stand at the end."""
-        self._order[worker] = None
+        self[worker] = None
 
     def discard(self, worker: Worker) -> None:
         """Leave the line."""
-        self._order.pop(worker, None)
+        self.pop(worker, None)
 
     def eased(self, worker: Worker) -> None:
         """Keep the place: it was earned by waiting."""
 
     def peek(self) -> Worker:
         """The head of the line."""
-        return next(iter(self._order))
+        return next(iter(self))
 
 
 class RoundRobin:
@@ -181,11 +176,12 @@ STRATEGIES: dict[str, Callable[[RandBelow], Tier]] = {
 class Selector:
     """The workers of one engine that have room, in two tiers, and the pick among them."""
 
-    __slots__ = ("_ahead", "_idle", "_turns", "slots")
+    __slots__ = ("_ahead", "_heeds_load", "_idle", "_turns", "slots")
 
     def __init__(self, strategy: str, rand_below: RandBelow) -> None:
         self._idle = STRATEGIES[strategy](rand_below)
         self._ahead = STRATEGIES[strategy](rand_below)
+        self._heeds_load = strategy == "least_load"
         self._turns = 0
         self.slots = 0
         "Slots of all workers that take jobs."
@@ -196,7 +192,11 @@ class Selector:
         worker.most_slots = max(worker.most_slots, worker.slots)
         self._turns += 1
         worker.turn = self._turns
-        self._place(worker)
+        load = len(worker.inflight)
+        tier = self._idle if load < worker.slots else self._ahead if load == worker.slots else None
+        worker.tier = tier
+        if tier is not None:
+            tier.add(worker)
 
     def leave(self, worker: Worker) -> None:
         """Give a worker no more jobs."""
@@ -211,9 +211,11 @@ class Selector:
         A job is only sent ahead of a free slot while more jobs wait than there are slots: the last jobs of a
         batch go to whoever is free first instead of queueing behind a long one.
         """
-        tier = self._idle if len(self._idle) else self._ahead
-        if not len(tier) or (tier is self._ahead and waiting <= self.slots):
-            return None
+        tier = self._idle
+        if not tier:
+            tier = self._ahead
+            if not tier or waiting <= self.slots:
+                return None
         worker = tier.peek()
         if worker is avoid and len(tier) > 1:
             tier.discard(worker)
@@ -224,32 +226,34 @@ class Selector:
 
     def given(self, worker: Worker) -> None:
         """Note that a worker was just given a job (its `inflight` has grown)."""
+        tier = worker.tier
+        if tier is not None:
+            tier.discard(worker)
         self._turns += 1
-        if worker.tier is not None:
-            worker.tier.discard(worker)
         worker.turn = self._turns
-        self._place(worker)
+        load = len(worker.inflight)
+        if load < worker.slots:
+            tier = worker.tier = self._idle
+        elif load == worker.slots:
+            tier = worker.tier = self._ahead
+        else:
+            worker.tier = None
+            return
+        tier.add(worker)
 
     def freed(self, worker: Worker) -> None:
         """Note that a worker has ended an attempt (its `inflight` has shrunk)."""
-        if worker.state != WorkerState.READY:
+        if worker.state != _READY:
             return
-        tier = self._tier_of(worker)
-        if tier is not None and tier is worker.tier:
-            tier.eased(worker)
-            return
-        if worker.tier is not None:
-            worker.tier.discard(worker)
-        self._place(worker)
-
-    def _tier_of(self, worker: Worker) -> Tier | None:
         load = len(worker.inflight)
-        if load < worker.slots:
-            return self._idle
-        return self._ahead if load == worker.slots else None
-
-    def _place(self, worker: Worker) -> None:
-        tier = self._tier_of(worker)
+        tier = self._idle if load < worker.slots else self._ahead if load == worker.slots else None
+        old = worker.tier
+        if tier is old:
+            if tier is not None and self._heeds_load:
+                tier.eased(worker)
+            return
+        if old is not None:
+            old.discard(worker)
         worker.tier = tier
         if tier is not None:
             tier.add(worker)

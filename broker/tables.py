@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ..common.messages import Ready, Submit
 from .affinity import Affinity
+from .fairness import Flow
 from .lanes import Lanes
 from .scheduling import Selector, Tier
 from .states import JobState, WorkerState
@@ -93,8 +94,8 @@ class Job:
     "Connections that asked for the result and are told when there is one."
     earlier: bytes = b""
     "The connection it was owed to before, which may outlive the one that asked last."
-    flow: str | bytes | None = None
-    "Whose turn it waits for: its tenant, or its client's connection; None while it is in no lane."
+    flow: Flow | None = None
+    "Whose turn it waits for: its tenant's, or its client's connection's; None while it is in no lane."
     cost: int = 0
     "What its turn costs its tenant, in characters."
     aside: OrderedDict[Job, None] | None = None
@@ -105,6 +106,8 @@ class Job:
     "It was asked back once in favour of an interactive job; that happens to no job twice."
     asked: int = 0
     "Number of the attempt that was asked back because nothing was heard of it."
+    bucket: dict[bytes, None] = field(init=False)
+    "Where its deadline is watched while it is open."
     cold: bool = False
     "Its worker did not know the voice when the attempt was sent."
     silent: bool = False

@@ -171,6 +171,27 @@ def decode(data: bytes | memoryview, cls: type[HeaderT]) -> HeaderT:
         raise ProtocolError(f"bad {cls.__name__} header: {error}") from None
 
 
+_MOST_KNOWN: Final = 4096
+_LONGEST_KNOWN_BYTES: Final = 512
+_known: dict[bytes, tuple[Submit, bytes]] = {}
+
+
+def decode_submit(data: bytes) -> tuple[Submit, bytes]:
+    """Unpack and validate a Submit; return it and these bytes, both shared by all jobs with the same header.
+
+    The lines of a book differ in their text, and in their headers at most in its length: nearly every one has
+    been seen, which saves its decoding (1.5 µs, most of it the patterns) and, in a long queue, its memory.
+    """
+    known = _known.get(data)
+    if known is None:
+        known = decode(data, Submit), data
+        if len(data) <= _LONGEST_KNOWN_BYTES:
+            if len(_known) >= _MOST_KNOWN:
+                _known.clear()
+            _known[data] = known
+    return known
+
+
 def failed(error: BusError, history: list[str] | None = None) -> Failed:
     """Turn an error of ours into the header that carries it."""
     return Failed(

@@ -34,6 +34,7 @@ class SimOutbox(Outbox):
         self._port = port
         self._parked: dict[bytes, deque[tuple[bytes, ...]]] = {}
         self._parked_bytes: dict[bytes, int] = {}
+        self.bundled: set[bytes] = set()
         self._max_per_peer_bytes = max_per_peer_bytes
         self._max_bytes = UNLIMITED
         self.parked_bytes = 0
