@@ -8,12 +8,13 @@ handle, with every wait bounded, so that a benchmark that breaks leaves nothing 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -52,6 +53,19 @@ def rss_bytes(pid: int) -> int:
 def load_average() -> float:
     """Runnable threads in the last minute: what else the machine was doing."""
     return os.getloadavg()[0]
+
+
+def busy_cores(span_s: float) -> float:
+    """How many cores' worth of work the machine does meanwhile: measured now, unlike the load average."""
+
+    def busy_ticks() -> int:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        user, nice, system, _idle, _iowait, irq, soft = map(int, fields[:7])
+        return user + nice + system + irq + soft
+
+    begun, before = time.monotonic(), busy_ticks()
+    time.sleep(span_s)
+    return (busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - begun)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -97,6 +111,7 @@ class Running:
     `output`: where stdout goes; `subprocess.PIPE` makes it readable as `.stdout`, text. stderr goes the same
     way unless `errors` says otherwise. The child has a process group of its own, so that Ctrl-C reaches only
     the benchmark, which then ends its children in order; `group` also signals what the child itself started.
+    `environ` adds to this process's environment, `unset` names what of it the child is not to see.
     """
 
     def __init__(
@@ -104,6 +119,7 @@ class Running:
         command: Sequence[str | os.PathLike[str]],
         *,
         environ: Mapping[str, str] | None = None,
+        unset: Iterable[str] = (),
         folder: Path | None = None,
         output: int | IO[str] | None = subprocess.DEVNULL,
         errors: int | IO[str] | None = subprocess.STDOUT,
@@ -111,7 +127,9 @@ class Running:
         end_s: float = END_S,
     ) -> None:
         self.command = [os.fspath(part) for part in command]
-        self._environ = None if environ is None else {**os.environ, **environ}
+        self._environ = {**os.environ, **(environ or {})}
+        for name in unset:
+            self._environ.pop(name, None)
         self._folder, self._output, self._errors = folder, output, errors
         self._group, self._end_s = group, end_s
         self._process: subprocess.Popen[str] | None = None
@@ -146,6 +164,28 @@ class Running:
         if self.process.stdout is None:
             raise RuntimeError(f"the output of {self.command[0]} is not read")
         return self.process.stdout
+
+    def line(self, begins: str, timeout_s: float) -> str:
+        """Wait for the first line of its output that begins so. Raises `TimeoutError`, `RuntimeError`.
+
+        Lines before it are dropped, and so may be what came right behind it.
+        """
+        descriptor, came = self.stdout.fileno(), b""
+        until_s = time.monotonic() + timeout_s
+        while True:
+            *lines, came = came.split(b"\n")
+            for line in lines:
+                if line.startswith(begins.encode()):
+                    return line.decode()
+            left_s = until_s - time.monotonic()
+            if left_s <= 0 or not select.select([descriptor], [], [], left_s)[0]:
+                raise TimeoutError(f"{self.command[0]} did not say {begins!r} within {timeout_s:g} s")
+            more = os.read(descriptor, 65_536)
+            if not more:
+                self.process.wait(self._end_s)
+                self.check()
+                raise RuntimeError(f"{self.command[0]} closed its output before it said {begins!r}")
+            came += more
 
     def check(self) -> None:
         """Raise `RuntimeError` if it has ended."""

@@ -67,7 +67,7 @@ def run(frontend: zmq.Socket[bytes], backend: zmq.Socket[bytes]) -> None:
     next_beat = time.monotonic() + BEAT_S
     while True:
         poller = both if queue else workers_only
-        events = dict(poller.poll(BEAT_S * 1000))
+        events = dict(poller.poll(int(BEAT_S * 1000)))
         now = time.monotonic()
         if backend in events:
             worker, *frames = backend.recv_multipart()
@@ -94,7 +94,7 @@ def main() -> None:
     addresses: list[str] = []
     for socket in (frontend, backend):
         socket.bind(ANY_PORT)
-        addresses.append(socket.last_endpoint.decode())
+        addresses.append(socket.getsockopt_string(zmq.LAST_ENDPOINT))
     print(f"ready frontend={addresses[0]} backend={addresses[1]}", flush=True)
     run(frontend, backend)
 

@@ -18,7 +18,7 @@ def main() -> None:
     addresses: list[str] = []
     for socket in (frontend, backend):
         socket.bind(ANY_PORT)
-        addresses.append(socket.last_endpoint.decode())
+        addresses.append(socket.getsockopt_string(zmq.LAST_ENDPOINT))
     print(f"ready frontend={addresses[0]} backend={addresses[1]}", flush=True)
     zmq.proxy(frontend, backend)
 
