@@ -256,7 +256,7 @@ class Durables:
 
     def watch(self, job: Job, peer: bytes) -> None:
         """Note that a connection wants to hear of the job's end. The oldest of too many is forgotten."""
-        if peer not in job.watchers:
+        if peer not in job.watchers and peer != job.client.peer:
             job.watchers.append(peer)
             del job.watchers[:-MAX_WATCHERS]
         self._ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED)

@@ -131,6 +131,8 @@ class Intake:
         self._ledger.totals["attached"] += 1
         self._ledger.accepted(client.peer, job.id, job.pool.engine, wire.ATTACHED)
         if client is not job.client:
+            if client.peer in job.watchers:
+                job.watchers.remove(client.peer)  # it hears of the end as the one to whom it is owed
             job.earlier = job.client.peer
             if job.earlier and job.earlier not in job.watchers:
                 # Should it be the one that lives after all, it hears of the end and can fetch.

@@ -25,7 +25,8 @@ class Sent:
     to_client: dict[bytes, list[tuple[bytes, ...]]] = field(default_factory=lambda: defaultdict(list))
     to_worker: dict[bytes, list[tuple[bytes, ...]]] = field(default_factory=lambda: defaultdict(list))
     accepted: Counter[bytes] = field(default_factory=Counter)
-    terminal: Counter[bytes] = field(default_factory=Counter)
+    terminal: Counter[tuple[bytes, bytes]] = field(default_factory=Counter)
+    "By receiver and job."
 
 
 class Bus:
@@ -45,7 +46,7 @@ class Bus:
             self.sent.to_client[message[0]].append(message[1:])
             kind, job = message[1][3], message[1][4:20]
             self.sent.accepted[job] += kind == wire.ACCEPTED and not message[1][23] & wire.ATTACHED
-            self.sent.terminal[job] += kind in (wire.DONE, wire.FAILED)
+            self.sent.terminal[message[0], job] += kind in (wire.DONE, wire.FAILED)
         for message in self.core.to_workers:
             self.sent.to_worker[message[0]].append(message[1:])
         self.core.to_clients.clear()

@@ -293,6 +293,17 @@ def test_the_same_submission_attaches_and_another_body_conflicts() -> None:
     assert bus.answer(job, b"c") == "open"
 
 
+def test_a_connection_that_took_its_job_back_hears_of_the_end_once() -> None:
+    """It stood among the watchers as well, from when another had the job: it was told twice."""
+    bus = Bus()
+    job = bus.submit(b"c")
+    for client in (b"d", b"c"):
+        bus.submit(client, job)
+    bus.core.fetch(b"c", wire.pack_envelope(wire.FETCH, job), bus.now)
+    bus.cancel(job, b"c")
+    assert (bus.sent.terminal[b"c", job], bus.sent.terminal[b"d", job]) == (1, 1)
+
+
 def test_a_client_that_connects_anew_hears_again_what_it_missed() -> None:
     bus = Bus()
     bus.ready(b"w1")
