@@ -85,9 +85,9 @@ class Intake:
             (job_id in self._finished and self._results.answer_again(job_id, client.peer, header, payload))
             or self._durables.submitted_again(job_id, client, header, payload)
         ):
-            self._accept(client, job_id, envelope, header, payload, now)
+            self.accept(client, job_id, envelope, header, payload, now)
 
-    def _accept(
+    def accept(
         self, client: Client, job_id: bytes, envelope: bytes, header: bytes, payload: Payload, now: float
     ) -> None:
         """Take in a job whose id is new. Raises `BusError`."""

@@ -71,18 +71,29 @@ PIRATE: Final = Party("Paranoid Pirate", lambda _programs: python_command("bench
 
 
 class Stand:
-    """A party's broker and its workers, running for as long as the `with` block."""
+    """A party's broker and its workers, running for as long as the `with` block.
+
+    `credit`: how many requests a worker may hold, if the party can do that. `service_us`: how long each keeps one
+    of the worker's slots busy.
+    """
 
     def __init__(
-        self, party: Party, programs: Programs, *, answer_bytes: int, workers: int, credit: int
+        self,
+        party: Party,
+        programs: Programs,
+        *,
+        answer_bytes: int,
+        workers: int,
+        credit: int,
+        service_us: int = 0,
     ) -> None:
         self.party = party
         self.credit = credit
         self._programs = programs
-        self._answer_bytes, self._workers = answer_bytes, workers
+        self._answer_bytes, self._workers, self._service_us = answer_bytes, workers, service_us
         self._stack = ExitStack()
         self._broker: Running | None = None
-        self.frontend = ""
+        self.frontend = self.backend = ""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -124,11 +135,12 @@ class Stand:
         found = _ENDPOINTS.search(self._broker.line(party.ready, READY_S))
         if found is None:
             raise RuntimeError(f"{party.name} names no addresses")
-        self.frontend, backend = found[1], found[2]
+        self.frontend, self.backend = found[1], found[2]
         worker = [
-            *(str(self._programs.worker), "--connect", backend, "--dialect", party.worker_dialect),
+            *(str(self._programs.worker), "--connect", self.backend, "--dialect", party.worker_dialect),
             *("--workers", str(self._workers), "--slots", str(party.slots(self.credit))),
-            *("--bytes", str(self._answer_bytes), *(("--bundle",) if party.bundles else ())),
+            *("--bytes", str(self._answer_bytes), "--service-us", str(self._service_us)),
+            *(("--bundle",) if party.bundles else ()),
         ]
         workers = stack.enter_context(Running(worker, output=subprocess.PIPE, errors=errors))
         workers.line("ready", READY_S)

@@ -38,6 +38,19 @@ def patched(owner: type | ModuleType, name: str, make: Callable[[Any], Any]) -> 
 def no_fencing() -> Generator[None]:
     """Whatever a worker says of a job is taken, whichever attempt it belongs to."""
 
+    def unheeded(original: Callable[..., None]) -> Callable[..., None]:
+        def take(self: BrokerCore, peer: bytes, envelope: bytes, body: Any, now: float) -> None:
+            worker, job = self.members.by_peer.get(peer), self.ledger.jobs.get(envelope[4:20])
+            key = envelope[4:22]
+            if worker is None or job is None or worker.inflight.get(key) is not None:
+                original(self, peer, envelope, body, now)
+                return
+            worker.inflight[key] = job
+            original(self, peer, envelope, body, now)
+            worker.inflight.pop(key, None)
+
+        return take
+
     def unfenced(original: Callable[..., Any]) -> Callable[..., Any]:
         def take(self: Attempts, peer: bytes, envelope: bytes, now: float, **how: bool) -> Any:
             job = original(self, peer, envelope, now, **how)
@@ -45,7 +58,11 @@ def no_fencing() -> Generator[None]:
 
         return take
 
-    with patched(Attempts, "open", unfenced), patched(Attempts, "close", unfenced):
+    with (
+        patched(BrokerCore, "started", unheeded),
+        patched(BrokerCore, "chunk", unheeded),
+        patched(Attempts, "close", unfenced),
+    ):
         yield
 
 
