@@ -73,8 +73,8 @@ PIRATE: Final = Party("Paranoid Pirate", lambda _programs: python_command("bench
 class Stand:
     """A party's broker and its workers, running for as long as the `with` block.
 
-    `credit`: how many requests a worker may hold, if the party can do that. `service_us`: how long each keeps one
-    of the worker's slots busy.
+    `credit`: how many requests a worker may hold, if the party can do that. `service_us`: how long each keeps
+    one of the worker's slots busy.
     """
 
     def __init__(

@@ -305,7 +305,8 @@ int main(int argc, char **argv) {
         {"answer", required_argument, NULL, 'a'},      {"frames", required_argument, NULL, 'f'},
         {"warmup", required_argument, NULL, 'u'},      {"seconds", required_argument, NULL, 's'},
         {"patience", required_argument, NULL, 'p'},    {"watch", required_argument, NULL, 'x'},
-        {"bundle", no_argument, NULL, 'b'},            {NULL, 0, NULL, 0},
+        {"voice", required_argument, NULL, 'v'},       {"bundle", no_argument, NULL, 'b'},
+        {NULL, 0, NULL, 0},
     };
     const char *endpoint = NULL, *spoken = "echo";
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -322,10 +323,11 @@ int main(int argc, char **argv) {
         case 's': seconds = decimal("seconds", optarg, 3600); break;
         case 'p': patience_s = decimal("patience", optarg, 600); break;
         case 'x': watched_pid = number("watch", optarg, 1, 1L << 30); break;
+        case 'v': voice = optarg; break;
         case 'b': bundling = true; break;
         default: die("usage: load --connect ENDPOINT --dialect echo|vb1 [--connections N] [--window N | --rate N] "
                      "[--bytes N] [--answer N] [--frames 1|2] [--warmup S] [--seconds S] [--patience S] "
-                     "[--watch PID] [--bundle]");
+                     "[--watch PID] [--voice ID] [--bundle]");
         }
     }
     if (endpoint == NULL)
