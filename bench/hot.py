@@ -30,7 +30,17 @@ from typing import Any, Final
 
 import click
 
-from .brokers.stands import BUNDLED, C_BROKER, PIRATE, PROXY, PROXY_ONE_FRAME, VOICEBUS, Party, Stand
+from .brokers.stands import (
+    BUNDLED,
+    C_BROKER,
+    PIRATE,
+    PROXY,
+    PROXY_CURVE,
+    PROXY_ONE_FRAME,
+    VOICEBUS,
+    Party,
+    Stand,
+)
 from .native import CannotBuildError, Programs, build
 from .processes import busy_cores, load_average
 
@@ -107,9 +117,12 @@ def _all(*parties: Party) -> tuple[Contestant, ...]:
 
 _MANY: Final = (*_all(BUNDLED, VOICEBUS, C_BROKER), Contestant(C_BROKER, 2), *_all(PROXY, PIRATE))
 _FEW: Final = (Contestant(BUNDLED), Contestant(C_BROKER), Contestant(C_BROKER, 2))
-_PIPELINED: Final = (*_all(BUNDLED, VOICEBUS, PROXY, PROXY_ONE_FRAME, C_BROKER), Contestant(PIRATE, 1))
+_PIPELINED: Final = (
+    *_all(BUNDLED, VOICEBUS, PROXY, PROXY_ONE_FRAME, PROXY_CURVE, C_BROKER),
+    Contestant(PIRATE, 1),
+)
 _ONE_BY_ONE: Final = (*_all(BUNDLED, VOICEBUS, PROXY, C_BROKER), Contestant(PIRATE, 1))
-_BIG: Final = _all(BUNDLED, VOICEBUS, PROXY, C_BROKER)
+_BIG: Final = _all(BUNDLED, VOICEBUS, PROXY, PROXY_CURVE, C_BROKER)
 
 PIPELINED_64: Final = "200 B, window 64"
 PIPELINED_256: Final = "200 B, window 256"
@@ -158,7 +171,7 @@ def run_load(
         *("--bytes", str(REQUEST_BYTES), "--answer", str(answer_bytes)),
         *("--warmup", str(warmup_s), "--seconds", str(span_s), "--patience", str(PATIENCE_S)),
         *("--watch", str(stand.broker_pid), *(("--bundle",) if party.bundles else ())),
-        *(("--rate", str(rate_per_s)) if rate_per_s else ()),
+        *(*stand.connecting, *(("--rate", str(rate_per_s)) if rate_per_s else ())),
     ]
     limit_s = warmup_s + span_s + PATIENCE_S + GRACE_S
     try:

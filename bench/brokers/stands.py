@@ -23,7 +23,7 @@ from ..processes import ROOT, Running, python_command
 
 READY_S: Final = 15.0
 ANY_PORT: Final = "tcp://127.0.0.1:*"
-_ENDPOINTS: Final = re.compile(r"ready frontend=(\S+) backend=(\S+)")
+_ENDPOINTS: Final = re.compile(r"ready frontend=(\S+) backend=(\S+)(?: key=(\S+))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,15 @@ def _proxy(_programs: Programs) -> list[str]:
     return python_command("bench.brokers.proxy")
 
 
+def _curve_proxy(_programs: Programs) -> list[str]:
+    return python_command("bench.brokers.proxy", "--curve")
+
+
 VOICEBUS: Final = Party("voicebus", _vc_broker, "vb1", "vb1", ready="vc-broker ready")
 BUNDLED: Final = replace(VOICEBUS, name="voicebus, bundles", bundles=True)
 PROXY: Final = Party("zmq.proxy", _proxy, "echo")
 PROXY_ONE_FRAME: Final = replace(PROXY, name="zmq.proxy, one frame", frames=1)
+PROXY_CURVE: Final = replace(PROXY, name="zmq.proxy, CURVE", command=_curve_proxy)
 C_BROKER: Final = Party("C broker", lambda programs: [str(programs.lru_broker)])
 PIRATE: Final = Party("Paranoid Pirate", lambda _programs: python_command("bench.brokers.pirate"))
 
@@ -94,6 +99,8 @@ class Stand:
         self._stack = ExitStack()
         self._broker: Running | None = None
         self.frontend = self.backend = ""
+        self.connecting: tuple[str, ...] = ()
+        "What both ends are told so that they may connect: the broker's key, if it has one."
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -136,11 +143,12 @@ class Stand:
         if found is None:
             raise RuntimeError(f"{party.name} names no addresses")
         self.frontend, self.backend = found[1], found[2]
+        self.connecting = ("--server-key", found[3]) if found[3] else ()
         worker = [
             *(str(self._programs.worker), "--connect", self.backend, "--dialect", party.worker_dialect),
             *("--workers", str(self._workers), "--slots", str(party.slots(self.credit))),
             *("--bytes", str(self._answer_bytes), "--service-us", str(self._service_us)),
-            *(("--bundle",) if party.bundles else ()),
+            *(*self.connecting, *(("--bundle",) if party.bundles else ())),
         ]
         workers = stack.enter_context(Running(worker, output=subprocess.PIPE, errors=errors))
         workers.line("ready", READY_S)

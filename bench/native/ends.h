@@ -86,7 +86,8 @@ HELPER void set_option(void *socket, int option, int value) {
     must(zmq_setsockopt(socket, option, &value, sizeof value), "setsockopt");
 }
 
-HELPER void *open_dealer(void *context, const char *endpoint) {
+/* With a `server_key` that is not NULL the connection is encrypted by CURVE, under a new key pair. */
+HELPER void *open_dealer(void *context, const char *endpoint, const char *server_key) {
     void *socket = zmq_socket(context, ZMQ_DEALER);
     if (socket == NULL)
         die("no socket: %s", zmq_strerror(zmq_errno()));
@@ -94,6 +95,13 @@ HELPER void *open_dealer(void *context, const char *endpoint) {
     set_option(socket, ZMQ_SNDHWM, 0);
     set_option(socket, ZMQ_RCVHWM, 0);
     set_option(socket, ZMQ_LINGER, 500);
+    if (server_key != NULL) {
+        char public_key[Z85_KEY_BYTES], secret_key[Z85_KEY_BYTES];
+        must(zmq_curve_keypair(public_key, secret_key), "curve_keypair");
+        must(zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, server_key, strlen(server_key)), "server key");
+        must(zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, public_key, Z85_KEY_BYTES), "public key");
+        must(zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secret_key, Z85_KEY_BYTES), "secret key");
+    }
     must(zmq_connect(socket, endpoint), endpoint);
     return socket;
 }

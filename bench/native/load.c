@@ -305,10 +305,10 @@ int main(int argc, char **argv) {
         {"answer", required_argument, NULL, 'a'},      {"frames", required_argument, NULL, 'f'},
         {"warmup", required_argument, NULL, 'u'},      {"seconds", required_argument, NULL, 's'},
         {"patience", required_argument, NULL, 'p'},    {"watch", required_argument, NULL, 'x'},
-        {"voice", required_argument, NULL, 'v'},       {"bundle", no_argument, NULL, 'b'},
-        {NULL, 0, NULL, 0},
+        {"voice", required_argument, NULL, 'v'},       {"server-key", required_argument, NULL, 'k'},
+        {"bundle", no_argument, NULL, 'b'},                    {NULL, 0, NULL, 0},
     };
-    const char *endpoint = NULL, *spoken = "echo";
+    const char *endpoint = NULL, *spoken = "echo", *server_key = NULL;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
         case 'c': endpoint = optarg; break;
@@ -324,10 +324,11 @@ int main(int argc, char **argv) {
         case 'p': patience_s = decimal("patience", optarg, 600); break;
         case 'x': watched_pid = number("watch", optarg, 1, 1L << 30); break;
         case 'v': voice = optarg; break;
+        case 'k': server_key = optarg; break;
         case 'b': bundling = true; break;
         default: die("usage: load --connect ENDPOINT --dialect echo|vb1 [--connections N] [--window N | --rate N] "
                      "[--bytes N] [--answer N] [--frames 1|2] [--warmup S] [--seconds S] [--patience S] "
-                     "[--watch PID] [--voice ID] [--bundle]");
+                     "[--watch PID] [--voice ID] [--server-key KEY] [--bundle]");
         }
     }
     if (endpoint == NULL)
@@ -348,7 +349,7 @@ int main(int argc, char **argv) {
     connection_t *connections = zeroed((size_t)connections_count, sizeof *connections);
     for (int at = 0; at < connections_count; at++) {
         connection_t *connection = &connections[at];
-        connection->socket = open_dealer(context, endpoint);
+        connection->socket = open_dealer(context, endpoint, server_key);
         connection->index = at;
         connection->window = window / connections_count + (at < window % connections_count);
         outlet_open(&connection->out, connection->socket, bundling);

@@ -252,8 +252,8 @@ static int64_t work(worker_t *worker, int64_t now) {
     return next;
 }
 
-static void open_worker(worker_t *worker, void *context, const char *endpoint, bool bundling, int index) {
-    worker->socket = open_dealer(context, endpoint);
+static void open_worker(worker_t *worker, void *socket, bool bundling, int index) {
+    worker->socket = socket;
     outlet_open(&worker->out, worker->socket, bundling);
     snprintf(worker->name, sizeof worker->name, "native-%d", index);
     worker->room = FIRST_ROOM;
@@ -271,9 +271,10 @@ int main(int argc, char **argv) {
         {"connect", required_argument, NULL, 'c'}, {"dialect", required_argument, NULL, 'd'},
         {"workers", required_argument, NULL, 'w'}, {"slots", required_argument, NULL, 's'},
         {"bytes", required_argument, NULL, 'n'},   {"service-us", required_argument, NULL, 't'},
-        {"bundle", no_argument, NULL, 'b'},        {NULL, 0, NULL, 0},
+        {"server-key", required_argument, NULL, 'k'}, {"bundle", no_argument, NULL, 'b'},
+        {NULL, 0, NULL, 0},
     };
-    const char *endpoint = NULL, *spoken = "echo";
+    const char *endpoint = NULL, *spoken = "echo", *server_key = NULL;
     bool bundling = false;
     for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         switch (option) {
@@ -283,9 +284,10 @@ int main(int argc, char **argv) {
         case 's': slots = number("slots", optarg, 1, 1024); break;
         case 'n': answer_bytes = number("bytes", optarg, ID_BYTES, 1L << 28); break;
         case 't': service_us = number("service-us", optarg, 0, 60L * 1000 * 1000); break;
+        case 'k': server_key = optarg; break;
         case 'b': bundling = true; break;
         default: die("usage: worker --connect ENDPOINT --dialect echo|ready|vb1 [--workers N] [--slots N] "
-                     "[--bytes N] [--service-us N] [--bundle]");
+                     "[--bytes N] [--service-us N] [--server-key KEY] [--bundle]");
         }
     }
     if (endpoint == NULL)
@@ -310,7 +312,7 @@ int main(int argc, char **argv) {
     static watch_t watch;
     worker_t *workers = zeroed((size_t)workers_count, sizeof *workers);
     for (int at = 0; at < workers_count; at++) {
-        open_worker(&workers[at], context, endpoint, bundling, at);
+        open_worker(&workers[at], open_dealer(context, endpoint, server_key), bundling, at);
         watch_add(&watch, workers[at].socket);
     }
     bool told = false;

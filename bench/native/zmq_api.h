@@ -17,6 +17,7 @@ typedef union {
 enum { ZMQ_DEALER = 5, ZMQ_ROUTER = 6 };
 enum { ZMQ_FD = 14, ZMQ_EVENTS = 15, ZMQ_LINGER = 17, ZMQ_BACKLOG = 19 };
 enum { ZMQ_SNDHWM = 23, ZMQ_RCVHWM = 24, ZMQ_LAST_ENDPOINT = 32, ZMQ_ROUTER_MANDATORY = 33 };
+enum { ZMQ_CURVE_PUBLICKEY = 48, ZMQ_CURVE_SECRETKEY = 49, ZMQ_CURVE_SERVERKEY = 50, Z85_KEY_BYTES = 41 };
 enum { ZMQ_POLLIN = 1 };
 enum { ZMQ_DONTWAIT = 1, ZMQ_SNDMORE = 2 };
 
@@ -39,6 +40,7 @@ int zmq_msg_close(zmq_msg_t *message);
 void *zmq_msg_data(zmq_msg_t *message);
 size_t zmq_msg_size(const zmq_msg_t *message);
 int zmq_msg_more(const zmq_msg_t *message);
+int zmq_curve_keypair(char *public_key, char *secret_key);
 int zmq_errno(void);
 const char *zmq_strerror(int number);
 

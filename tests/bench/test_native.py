@@ -20,6 +20,7 @@ from bench.brokers.stands import (
     C_BROKER,
     PIRATE,
     PROXY,
+    PROXY_CURVE,
     PROXY_ONE_FRAME,
     VOICEBUS,
     Party,
@@ -30,7 +31,7 @@ from bench.native import CannotBuildError, Programs, build
 from bench.processes import Running
 
 SHORT: dict[str, Any] = {"warmup_s": 0.05, "span_s": 0.25}
-ALL = (VOICEBUS, BUNDLED, PROXY, PROXY_ONE_FRAME, C_BROKER, PIRATE)
+ALL = (VOICEBUS, BUNDLED, PROXY, PROXY_ONE_FRAME, PROXY_CURVE, C_BROKER, PIRATE)
 KEPT = ("failed", "strays", "wrong_bytes", "out_of_order", "missing")
 
 
