@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "voices": _Home("voices", "voices", "Add, list, show and remove voices."),
     "status": _Home("status", "status", "Show workers, queues and rates."),
     "drain": _Home("drain", "drain", "Have a worker finish what it began and leave."),
+    "bench": _Home("bench", "bench", "Measure how fast the bus is, with any engine."),
     "models": _Home("models", "models", "Pull, list and verify model files."),
 }
 
