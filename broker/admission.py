@@ -28,6 +28,10 @@ class Admission:
 
     def __init__(self, settings: Settings, ledger: Ledger, now: float) -> None:
         self._settings = settings
+        self._max_jobs = settings.max_jobs
+        self._max_jobs_per_client = settings.max_jobs_per_client
+        self._max_bytes = settings.max_queued_bytes
+        self._max_bytes_per_client = settings.max_queued_bytes_per_client
         self._ledger = ledger
         self._pace = 0.0
         "Jobs that end in a second, smoothed."
@@ -36,14 +40,14 @@ class Admission:
 
     def check(self, client: Client, size_bytes: int) -> None:
         """Raise `Overloaded` unless a job of this size may be taken from this client."""
-        settings, ledger = self._settings, self._ledger
-        if len(ledger.jobs) >= settings.max_jobs:
+        ledger = self._ledger
+        if len(ledger.jobs) >= self._max_jobs:
             raise self._refusal(f"the bus holds {len(ledger.jobs):,} jobs, as many as it may")
-        if len(client.jobs) >= settings.max_jobs_per_client:
+        if len(client.jobs) >= self._max_jobs_per_client:
             raise self._refusal(f"{len(client.jobs):,} jobs of this client are open, as many as may be")
-        if ledger.size_bytes + size_bytes > settings.max_queued_bytes:
+        if ledger.size_bytes + size_bytes > self._max_bytes:
             raise self._refusal(f"the bus holds {ledger.size_bytes:,} bytes of jobs, as many as it may")
-        if client.size_bytes + size_bytes > settings.max_queued_bytes_per_client:
+        if client.size_bytes + size_bytes > self._max_bytes_per_client:
             raise self._refusal(f"{client.size_bytes:,} bytes of this client's jobs are open")
 
     def budget_s(self, submit: Submit, budget_ms: int) -> float:

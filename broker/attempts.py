@@ -95,6 +95,22 @@ class Attempts:
                 queue.take(job)
                 self._assign(job, worker, now)
 
+    def at_once(self, job: Job, now: float) -> bool:
+        """Hand a new job out past an empty queue, where there are slots enough for all that may be waiting.
+
+        The last one goes to no batch job before the whole burst was read: an interactive one may follow.
+        """
+        pool = job.pool
+        selector = pool.selector
+        spare = selector.free if job.submit.lane == "interactive" else selector.free - 1
+        if spare <= 0 or pool.affinity.matters or self.draining or job.deadline - now < SHORTEST_S:
+            return False
+        worker = selector.pick(0)
+        if worker is None:
+            return False
+        self._assign(job, worker, now)
+        return True
+
     def _give_held(self, pool: Pool, now: float) -> None:
         while (pair := pool.affinity.next_held()) is not None:
             job, worker = pair

@@ -169,8 +169,8 @@ class BrokerCore:
         job = Job(
             found.job, self.clientele.nobody, pool, 0, deadline, found.header, submit, found.text,
             entered_at=now, size_bytes=size_of(found.header, found.text),
-            attempt=found.attempt, losses=found.losses, history=list(found.history),
         )  # fmt: skip
+        job.attempt, job.losses, job.history = found.attempt, found.losses, list(found.history)
         self.ledger.open(job)
         self.ledger.totals["recovered"] += 1
         pool.queue.push(job)
@@ -252,7 +252,8 @@ class BrokerCore:
                 self.results.forget(job)
                 self.durables.finished(job, "done", header, now)
             else:
-                kept = self.results.keep(job, whole_answer(job, header), None, now)
+                answer = header if job.attempt == 1 else whole_answer(job, header)
+                kept = self.results.keep(job, answer, None, now)
                 for peer in job.watchers:
                     if kept:
                         self.ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED | wire.STORED)

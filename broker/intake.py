@@ -20,7 +20,7 @@ from .durable import MAX_WATCHERS
 from .ledger import Ledger
 from .pools import RETRY_AFTER_S, Pools
 from .results import Results
-from .tables import Client, Job, Payload, size_of
+from .tables import JOB_OVERHEAD_BYTES, Client, Job, Payload
 
 if TYPE_CHECKING:
     from ..common.config import Broker as Settings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 REPLAYED_SHARE: Final = 4
 """One connection is sent at most this part of its budget again: a burst beyond that would cut it off anew."""
 
+_STREAM: Final = wire.STREAM
 PAGE_WAIT_S: Final = 0.1
 PAGES_SHARE: Final = 4
 """A reader with pages of more than this part of its budget on their way to it is asked to wait."""
@@ -98,11 +99,11 @@ class Intake:
             raise BadRequest("the text is empty: give at least one word to speak")
         if self._attempts.draining:
             raise stopping()
-        size_bytes = size_of(header, payload)
+        size_bytes = len(header) + len(payload) + JOB_OVERHEAD_BYTES
         self._admission.check(client, size_bytes)
         pool = self._pools.choose(submit.engine or self._settings.default_engine, now)
         deadline = now + self._admission.budget_s(submit, int.from_bytes(envelope[28:32]))
-        flags = envelope[23] & wire.STREAM
+        flags = envelope[23] & _STREAM
         job = Job(job_id, client, pool, flags, deadline, header, submit, payload, now, size_bytes)
         if submit.durable:
             self._durables.enter(job, now)
@@ -118,6 +119,8 @@ class Intake:
             ledger.accepted(peer, job.id, pool.engine, wire.ATTACHED)
         ledger.open(job)
         ledger.totals["accepted"] += 1
+        if not queue.size and self._attempts.at_once(job, now):
+            return
         queue.push(job)
         if not pool.dirty:
             self._pools.touch(pool)

@@ -62,6 +62,8 @@ def check_invariants(core: BrokerCore) -> None:
             pool.queue.ready == sum(job.aside is None for job in pool.queue),
             "those that stand aside are not ready",
         )
+        free = sum(max(0, w.slots - len(w.inflight)) for w in here if w.state == WorkerState.READY)
+        _require(pool.selector.free == free, "a pool's idle slots are those of its ready workers")
         _check_places(pool)
     for peer, worker in workers.items():
         _check_worker(worker, core)

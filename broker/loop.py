@@ -46,19 +46,25 @@ _CLIENT_HWM: Final = 128
 """Messages to one client that libzmq holds at most: the rest waits where its bytes are counted."""
 _BACKLOG: Final = 4096
 
-Handler = Callable[[bytes, bytes, Any, Any, float], object]
-"""(routing id, envelope, header, payload, now)"""
+Handlers = dict[int, Callable[..., object]]
+"""Kind → what is done about it, called with (routing id, envelope, header, payload, now)."""
 
 
 class _Side:
-    """One of the two sockets: how to receive from it, what may come, and the way back."""
+    """One of the two sockets: how to receive from it, what may come, and the way back.
 
-    __slots__ = ("frames", "handlers", "out", "recv")
+    `with_payload`: a message may have header and payload. No worker's has both; its handlers take one frame.
+    """
 
-    def __init__(self, socket: zmq.Socket[bytes], out: Outbox, handlers: dict[int, Handler]) -> None:
+    __slots__ = ("frames", "handlers", "out", "recv", "with_payload")
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], out: Outbox, handlers: Handlers, *, with_payload: bool
+    ) -> None:
         self.recv: Callable[..., Any] = _Socket.recv.__get__(socket)
         self.out = out
         self.handlers = handlers
+        self.with_payload = with_payload
         self.frames = {kind: _FRAMES[kind] for kind in (*handlers, wire.BUNDLE)}
         "Kind → how many frames a message of it has."
 
@@ -101,8 +107,7 @@ class Loop:
                 self.close()
                 raise
         self._clients = _Side(
-            self.frontend,
-            self._client_out,
+            self.frontend, self._client_out,
             {
                 wire.SUBMIT: core.submit,
                 wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
@@ -110,23 +115,24 @@ class Loop:
                 wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
                 wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now),
             },
-        )
+            with_payload=True,
+        )  # fmt: skip
         self._workers = _Side(
-            self.backend,
-            self._worker_out,
+            self.backend, self._worker_out,
             {
-                wire.CHUNK: lambda peer, env, _h, payload, now: core.chunk(peer, env, payload, now),
-                wire.DONE: lambda peer, env, header, _p, now: core.done(peer, env, header, now),
-                wire.STARTED: lambda peer, env, header, _p, now: core.started(peer, env, header, now),
-                wire.HEARTBEAT: lambda peer, _e, header, _p, now: core.heartbeat(peer, header, now),
-                wire.FAILED: lambda peer, env, header, _p, now: core.failed(peer, env, header, now),
-                wire.RETURN: lambda peer, env, _h, _p, now: core.returned(peer, env, now),
-                wire.READY: lambda peer, _e, header, _p, now: core.ready(peer, header, now),
-                wire.DRAIN: lambda peer, _e, _h, _p, now: core.worker_drains(peer, now),
-                wire.DRAINED: lambda peer, _e, _h, _p, now: core.worker_leaves(peer, "drained", now),
-                wire.GOODBYE: lambda peer, _e, _h, _p, now: core.worker_leaves(peer, "said goodbye", now),
+                wire.CHUNK: core.chunk,
+                wire.DONE: core.done,
+                wire.STARTED: core.started,
+                wire.HEARTBEAT: lambda peer, _e, header, now: core.heartbeat(peer, header, now),
+                wire.FAILED: core.failed,
+                wire.RETURN: lambda peer, env, _, now: core.returned(peer, env, now),
+                wire.READY: lambda peer, _e, header, now: core.ready(peer, header, now),
+                wire.DRAIN: lambda peer, _e, _h, now: core.worker_drains(peer, now),
+                wire.DRAINED: lambda peer, _e, _h, now: core.worker_leaves(peer, "drained", now),
+                wire.GOODBYE: lambda peer, _e, _h, now: core.worker_leaves(peer, "said goodbye", now),
             },
-        )
+            with_payload=False,
+        )  # fmt: skip
 
     def _bind(self, endpoint: str, sndhwm: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
@@ -261,13 +267,21 @@ class Loop:
                     side.out.bundled.add(peer)
                     left -= self._unpack(side, peer, header.bytes, now)
                     continue
-                if kind == wire.CHUNK:
-                    header, payload = None, header
-                if payload is not None and len(payload) < wire.COPY_BELOW_BYTES:
-                    payload = payload.bytes
-                self._handle(side, peer, envelope, None if header is None else header.bytes, payload, now)
+                handler = side.handlers[kind]
+                if side.with_payload:
+                    if header is not None:
+                        header = header.bytes
+                    if payload is not None and len(payload) < wire.COPY_BELOW_BYTES:
+                        payload = payload.bytes
+                    handler(peer, envelope, header, payload, now)
+                else:
+                    if header is not None and (kind != wire.CHUNK or len(header) < wire.COPY_BELOW_BYTES):
+                        header = header.bytes
+                    handler(peer, envelope, header, now)
             except ProtocolError as error:
                 self._malformed(side, peer, envelope, error)
+            except IllegalMoveError:
+                self._confused(peer)
 
     def _kind(self, envelope: bytes, count: int, side: _Side) -> int:
         """The kind of a message with this envelope and so many frames. Raises `ProtocolError`."""
@@ -282,24 +296,26 @@ class Loop:
     def _unpack(self, side: _Side, peer: bytes, data: bytes, now: float) -> int:
         """Handle the messages of a bundle, and return how many there were. Raises `ProtocolError`."""
         count = 0
+        handlers, with_payload = side.handlers, side.with_payload
         for envelope, header, payload in bundles.unpack(data):
             count += 1
+            handler = handlers.get(envelope[3])
             try:
-                if envelope[:3] != wire.MAGIC or envelope[3] not in side.handlers:
+                if handler is None or not envelope.startswith(wire.MAGIC):
                     raise ProtocolError("a message in a bundle has no business here")
-                self._handle(side, peer, envelope, header, payload, now)
+                if with_payload:
+                    handler(peer, envelope, header, payload, now)
+                else:
+                    handler(peer, envelope, payload if header is None else header, now)
             except ProtocolError as error:
                 self._malformed(side, peer, envelope, error)
+            except IllegalMoveError:
+                self._confused(peer)
         return count
 
-    def _handle(
-        self, side: _Side, peer: bytes, envelope: bytes, header: bytes | None, payload: Any, now: float
-    ) -> None:
-        try:
-            side.handlers[envelope[3]](peer, envelope, header, payload, now)
-        except IllegalMoveError:
-            self.core.ledger.totals["illegal_moves"] += 1
-            log.exception("a bug of the broker: message from %s dropped", peer.hex())
+    def _confused(self, peer: bytes) -> None:
+        self.core.ledger.totals["illegal_moves"] += 1
+        log.exception("a bug of the broker: message from %s dropped", peer.hex())
 
     def _malformed(self, side: _Side, peer: bytes, envelope: bytes, error: ProtocolError) -> None:
         job_id = envelope[4:20] if len(envelope) == wire.ENVELOPE_BYTES else wire.NO_JOB

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Iterable, KeysView
+from collections.abc import KeysView
 from typing import Final
 
 import zmq
 from zmq.backend import Socket as _Socket
 
 from ..common import bundles
-from ..common.wire import COPY_BELOW_BYTES
 from .ledger import Message, Out
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -64,40 +63,12 @@ class Outbox:
         """Send all messages, empty the list, and return the peers that are gone."""
         gone: list[bytes] = []
         parked = self._parked
-        for message in self._packed(messages) if self.bundled else messages:
+        several = len(messages) > 1 and self.bundled
+        for message in bundles.packed_for(messages, self.bundled) if several else messages:
             if (parked and message[0] in parked) or not self._try(message, gone):
                 self._park(message)
         messages.clear()
         return gone
-
-    def _packed(self, messages: Out) -> Iterable[Message]:
-        """The same messages, those that may travel together as one. Each peer's stay in order."""
-        if len(messages) == 1:
-            yield messages[0]
-            return
-        bundled = self.bundled
-        piles: dict[bytes, list[Message]] = {}
-        row: list[list[Message]] = []
-        for message in messages:
-            peer = message[0]
-            last = message[-1]
-            if peer in bundled and last.__class__ is bytes and len(last) < COPY_BELOW_BYTES:
-                pile = piles.get(peer)
-                if pile is None:
-                    pile = piles[peer] = []
-                    row.append(pile)
-                pile.append(message)
-            else:
-                # What comes for this peer later must not overtake it.
-                piles.pop(peer, None)
-                row.append([message])
-        for pile in row:
-            if len(pile) == 1:
-                yield pile[0]
-            else:
-                peer = pile[0][0]
-                for envelope, payload in bundles.pack(pile, 1):
-                    yield peer, envelope, payload
 
     def retry(self) -> list[bytes]:
         """Try the parked messages again, each peer's in order; return the peers that are gone."""

@@ -176,7 +176,7 @@ STRATEGIES: dict[str, Callable[[RandBelow], Tier]] = {
 class Selector:
     """The workers of one engine that have room, in two tiers, and the pick among them."""
 
-    __slots__ = ("_ahead", "_heeds_load", "_idle", "_turns", "slots")
+    __slots__ = ("_ahead", "_heeds_load", "_idle", "_turns", "free", "slots")
 
     def __init__(self, strategy: str, rand_below: RandBelow) -> None:
         self._idle = STRATEGIES[strategy](rand_below)
@@ -185,6 +185,8 @@ class Selector:
         self._turns = 0
         self.slots = 0
         "Slots of all workers that take jobs."
+        self.free = 0
+        "Those of them that are idle."
 
     def join(self, worker: Worker) -> None:
         """Take in a worker that has just registered."""
@@ -197,10 +199,12 @@ class Selector:
         worker.tier = tier
         if tier is not None:
             tier.add(worker)
+        self.free += max(0, worker.slots - load)
 
     def leave(self, worker: Worker) -> None:
         """Give a worker no more jobs."""
         self.slots -= worker.slots
+        self.free -= max(0, worker.slots - len(worker.inflight))
         if worker.tier is not None:
             worker.tier.discard(worker)
             worker.tier = None
@@ -233,8 +237,10 @@ class Selector:
         worker.turn = self._turns
         load = len(worker.inflight)
         if load < worker.slots:
+            self.free -= 1
             tier = worker.tier = self._idle
         elif load == worker.slots:
+            self.free -= 1
             tier = worker.tier = self._ahead
         else:
             worker.tier = None
@@ -246,7 +252,11 @@ class Selector:
         if worker.state != _READY:
             return
         load = len(worker.inflight)
-        tier = self._idle if load < worker.slots else self._ahead if load == worker.slots else None
+        if load < worker.slots:
+            self.free += 1
+            tier = self._idle
+        else:
+            tier = self._ahead if load == worker.slots else None
         old = worker.tier
         if tier is old:
             if tier is not None and self._heeds_load:

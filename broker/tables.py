@@ -19,6 +19,7 @@ from .lanes import Lanes
 from .scheduling import Selector, Tier
 from .states import JobState, WorkerState
 
+_QUEUED: Final = int(JobState.QUEUED)
 Payload = Any
 """bytes, or a transport's unopened frame: the core never looks inside."""
 
@@ -46,9 +47,13 @@ def size_of(header: bytes, payload: Payload) -> int:
     return len(header) + len(payload) + JOB_OVERHEAD_BYTES
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class Job:
-    """One accepted job until its terminal answer."""
+    """One accepted job until its terminal answer.
+
+    Made for each request, so its beginning is written out: a generated one, which must allow for every field
+    to be given, takes half as long again.
+    """
 
     id: bytes
     client: Client
@@ -61,62 +66,89 @@ class Job:
     entered_at: float
     size_bytes: int
     "What it takes while it is open."
-    state: int = JobState.QUEUED
-    attempt: int = 0
+    state: int
+    attempt: int
     "Number of the newest attempt; fences the results of older ones."
-    losses: int = 0
+    losses: int
     "Attempts that ended in a crash or a silence, counted against max_attempts."
-    worker: Worker | None = None
-    avoid: Worker | None = None
+    worker: Worker | None
+    avoid: Worker | None
     "Whoever lost or returned it last: another is preferred."
-    segments_done: int = 0
+    segments_done: int
     "Whole segments whose audio has been forwarded to the client."
-    mid_segment: bool = False
+    mid_segment: bool
     "Audio of an unfinished segment has been forwarded."
-    progress_at: float = 0.0
-    history: list[str] = field(default_factory=list[str])
-    started: bytes = b""
+    progress_at: float
+    history: list[str]
+    started: bytes
     "The newest STARTED's header."
-    record: list[tuple[bytes, Any]] | None = field(default_factory=list["tuple[bytes, Any]"])
+    record: list[tuple[bytes, Any]] | None
     "STARTEDs and CHUNKs (envelope, frame) as forwarded, for a client that connects anew; None: too many."
-    record_whole: int = 0
+    record_whole: int
     "How much of the record is whole segments."
-    record_bytes: int = 0
-    next_chunk: int = 0
+    record_bytes: int
+    next_chunk: int
     "Number of the CHUNK that comes next in the newest attempt."
-    chunks: int = 0
+    chunks: int
     "CHUNKs of whole and unfinished segments that count, over all attempts."
-    chunks_whole: int = 0
-    audio_bytes: int = 0
-    audio_whole: int = 0
+    chunks_whole: int
+    audio_bytes: int
+    audio_whole: int
     "The same in bytes."
-    watchers: list[bytes] = field(default_factory=list[bytes])
+    watchers: list[bytes]
     "Connections that asked for the result and are told when there is one."
-    earlier: bytes = b""
+    earlier: bytes
     "The connection it was owed to before, which may outlive the one that asked last."
-    flow: Flow | None = None
+    flow: Flow | None
     "Whose turn it waits for: its tenant's, or its client's connection's; None while it is in no lane."
-    cost: int = 0
+    cost: int
     "What its turn costs its tenant, in characters."
-    aside: OrderedDict[Job, None] | None = None
+    aside: OrderedDict[Job, None] | None
     "Where it stands aside, if it does."
-    ahead: bool = False
+    ahead: bool
     "Its attempt was sent ahead of a free slot and has not begun, as far as is known."
-    recalled: bool = False
+    recalled: bool
     "It was asked back once in favour of an interactive job; that happens to no job twice."
-    asked: int = 0
+    asked: int
     "Number of the attempt that was asked back because nothing was heard of it."
-    bucket: dict[bytes, None] = field(init=False)
+    bucket: dict[bytes, None]
     "Where its deadline is watched while it is open."
-    cold: bool = False
+    cold: bool
     "Its worker did not know the voice when the attempt was sent."
-    silent: bool = False
+    silent: bool
     "No audio of the newest attempt has come, and it matters when it does."
-    begun_at: float = 0.0
+    begun_at: float
     "When the newest attempt said STARTED."
-    held_at: float = 0.0
-    hold_until: float = inf
+    held_at: float
+    hold_until: float
     "Since when it waits for a voice, and the end of its patience."
+
+    def __init__(
+        self, id: bytes, client: Client, pool: Pool, flags: int, deadline: float, header: bytes,
+        submit: Submit, payload: Payload, entered_at: float, size_bytes: int,
+    ) -> None:  # fmt: skip
+        self.id = id
+        self.client = client
+        self.pool = pool
+        self.flags = flags
+        self.deadline = deadline
+        self.header = header
+        self.submit = submit
+        self.payload = payload
+        self.entered_at = entered_at
+        self.size_bytes = size_bytes
+        self.state = _QUEUED
+        self.attempt = self.losses = self.asked = self.cost = 0
+        self.segments_done = self.next_chunk = self.chunks = self.chunks_whole = 0
+        self.audio_bytes = self.audio_whole = self.record_bytes = self.record_whole = 0
+        self.mid_segment = self.ahead = self.recalled = self.cold = self.silent = False
+        self.worker = self.avoid = self.flow = self.aside = None
+        self.progress_at = self.begun_at = self.held_at = 0.0
+        self.hold_until = inf
+        self.started = self.earlier = b""
+        self.history = []
+        self.record = []
+        self.watchers = []
 
     @property
     def durable(self) -> bool:

@@ -11,7 +11,7 @@ length of the payload (32 bits), header, payload. A length of 0 is a frame that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ _HEAD: Final = Struct("!32sHI")
 HEAD_BYTES: Final = _HEAD.size
 _CHUNK, _BUNDLE = wire.CHUNK, wire.BUNDLE
 _SMALL: Final = wire.COPY_BELOW_BYTES
+_MOST_BYTES: Final = wire.MAX_PAYLOAD_BYTES
 _SHAPES: Final = wire.SHAPES | {wire.ADMIN: (True, True)}
 """An ADMIN answer has a payload."""
 
@@ -34,31 +35,27 @@ def fits(last_frame: Any) -> bool:
     return last_frame.__class__ is bytes and len(last_frame) < _SMALL
 
 
-def pack(messages: Iterable[Sequence[Any]], skip: int = 0) -> Iterator[tuple[bytes, bytes]]:
-    """Make as many bundles, (envelope, payload), as the messages take.
-
-    Of each message the first `skip` frames, a routing id, are left out. Every frame is `bytes`.
-    """
+def pack(messages: Iterable[Sequence[Any]]) -> Iterator[tuple[bytes, bytes]]:
+    """Make as many bundles, (envelope, payload), as the messages take. Every frame is `bytes`."""
     parts: list[bytes] = []
     size = count = 0
-    most = wire.MAX_PAYLOAD_BYTES
     head = _HEAD.pack
     for message in messages:
-        envelope = message[skip]
-        frames = len(message) - skip
+        envelope = message[0]
+        frames = len(message)
         if frames == 1:
             entry = head(envelope, 0, 0)
         elif frames == 3:
-            header, payload = message[skip + 1], message[skip + 2]
+            _, header, payload = message
             entry = head(envelope, len(header), len(payload)) + header + payload
         else:
-            frame = message[skip + 1]
+            frame = message[1]
             if envelope[3] == _CHUNK:
                 entry = head(envelope, 0, len(frame)) + frame
             else:
                 entry = head(envelope, len(frame), 0) + frame
         size += len(entry)
-        if size > most or count >= wire.MAX_BUNDLED:
+        if size > _MOST_BYTES or count >= wire.MAX_BUNDLED:
             yield wire.pack_envelope(_BUNDLE, value=count), b"".join(parts)
             parts = []
             size, count = len(entry), 0
@@ -84,6 +81,58 @@ def packed(messages: Iterable[Sequence[Any]], *, always: bool = False) -> Iterat
         yield message
     if pile:
         yield from pack(pile) if always or len(pile) > 1 else pile
+
+
+def packed_for(messages: Iterable[Any], bundled: Container[bytes]) -> Iterator[Any]:
+    """The same for many peers: each message begins with its peer, and the `bundled` ones read bundles."""
+    piles: dict[bytes, _Pile] = {}
+    row: list[Any] = []
+    head = _HEAD.pack
+    for message in messages:
+        peer = message[0]
+        last = message[-1]
+        if last.__class__ is not bytes or len(last) >= _SMALL or peer not in bundled:
+            # What comes for this peer later must not overtake it.
+            piles.pop(peer, None)
+            row.append(message)
+            continue
+        envelope = message[1]
+        frames = len(message)
+        if frames == 3:
+            if envelope[3] == _CHUNK:
+                entry = head(envelope, 0, len(last)) + last
+            else:
+                entry = head(envelope, len(last), 0) + last
+        elif frames == 4:
+            header = message[2]
+            entry = head(envelope, len(header), len(last)) + header + last
+        else:
+            entry = head(envelope, 0, 0)
+        pile = piles.get(peer)
+        if pile is None or pile.size + len(entry) > _MOST_BYTES or len(pile.entries) >= wire.MAX_BUNDLED:
+            pile = piles[peer] = _Pile(message)
+            row.append(pile)
+        pile.entries.append(entry)
+        pile.size += len(entry)
+    for item in row:
+        if item.__class__ is not _Pile:
+            yield item
+        elif len(item.entries) == 1:
+            yield item.first
+        else:
+            envelope = wire.pack_envelope(_BUNDLE, value=len(item.entries))
+            yield item.first[0], envelope, b"".join(item.entries)
+
+
+class _Pile:
+    """Messages to one peer that travel together."""
+
+    __slots__ = ("entries", "first", "size")
+
+    def __init__(self, first: Any) -> None:
+        self.first = first
+        self.entries: list[bytes] = []
+        self.size = 0
 
 
 def unpack(data: bytes) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
