@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -42,7 +43,7 @@ from .brokers.stands import (
     Stand,
 )
 from .native import CannotBuildError, Programs, build
-from .processes import busy_cores, load_average
+from .processes import load_average, machine_busy_s
 
 REQUEST_BYTES: Final = 200
 PATIENCE_S: Final = 5.0
@@ -94,7 +95,7 @@ class Row:
     "Messages in a bundle that the client received; 0 if none came."
     errors: int
     background_cores: float
-    "What the machine did just before the cell, while all brokers stood idle."
+    "How many cores others used meanwhile."
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +105,10 @@ class Pace:
     repetitions: int
     warmup_s: float
     span_s: float
-    idle_s: float
 
 
-FULL: Final = Pace(repetitions=5, warmup_s=0.2, span_s=1.0, idle_s=0.5)
-QUICK: Final = Pace(repetitions=3, warmup_s=0.07, span_s=0.25, idle_s=0.1)
+FULL: Final = Pace(repetitions=5, warmup_s=0.2, span_s=1.0)
+QUICK: Final = Pace(repetitions=3, warmup_s=0.07, span_s=0.25)
 
 
 def _all(*parties: Party) -> tuple[Contestant, ...]:
@@ -198,10 +198,10 @@ def play(programs: Programs, cell: Cell, pace: Pace, say: Callable[[str], None])
             )
             for contestant in cell.contestants
         ]
-        background = busy_cores(pace.idle_s)
-        say(f"{cell.name}: {len(stands)} brokers, background load {background:.2f} cores")
+        say(cell.name)
         for repetition in range(pace.repetitions):
             for stand in stands:
+                begun, before_s = time.monotonic(), _others_s(stand)
                 got = run_load(
                     programs,
                     stand,
@@ -211,7 +211,14 @@ def play(programs: Programs, cell: Cell, pace: Pace, say: Callable[[str], None])
                     span_s=pace.span_s,
                     rate_per_s=cell.rate_per_s,
                 )
-                yield row_of(cell, stand, repetition, got, background)
+                others = (_others_s(stand) - before_s) / (time.monotonic() - begun)
+                yield row_of(cell, stand, repetition, got, max(0.0, others))
+
+
+def _others_s(stand: Stand) -> float:
+    """Processor time of the machine that neither a stand used nor a load generator that has ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return machine_busy_s() - stand.used_s - ended.ru_utime - ended.ru_stime
 
 
 def row_of(cell: Cell, stand: Stand, repetition: int, got: dict[str, Any], background: float) -> Row:
@@ -331,25 +338,26 @@ def headline(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """A cell's turns as lines: each broker's least, middle and most."""
+    """A cell's turns as lines: each broker's middle, least and most. `others`: cores that other work used."""
     kept: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         kept.setdefault((row["broker"], row["credit"]), []).append(row)
     lines = [
         f"  {'broker':<22}{'holds':>6}{'answers/s (least - most)':>30}{'CPU µs (least - most)':>28}"
-        f"{'p50 µs':>9}{'p99 µs':>9}{'bundle':>8}{'errors':>8}"
+        f"{'p50 µs':>9}{'p99 µs':>9}{'bundle':>8}{'others':>8}{'errors':>8}"
     ]
     for (broker, credit), turns in kept.items():
         rates = [turn["rate_per_s"] for turn in turns]
         costs = [turn["cpu_us_per_request"] for turn in turns]
         rate = f"{statistics.median(rates):,.0f} ({min(rates):,.0f} - {max(rates):,.0f})"
         cost = f"{statistics.median(costs):.1f} ({min(costs):.1f} - {max(costs):.1f})"
-        p50, p99, bundle = (
-            statistics.median(turn[key] for turn in turns) for key in ("p50_us", "p99_us", "per_bundle")
+        p50, p99, bundle, others = (
+            statistics.median(turn[key] for turn in turns)
+            for key in ("p50_us", "p99_us", "per_bundle", "background_cores")
         )
         lines.append(
             f"  {broker:<22}{credit or '-':>6}{rate:>30}{cost:>28}{p50:>9.0f}{p99:>9.0f}"
-            f"{f'{bundle:.0f}' if bundle else '-':>8}{sum(turn['errors'] for turn in turns):>8}"
+            f"{f'{bundle:.0f}' if bundle else '-':>8}{others:>8.2f}{sum(turn['errors'] for turn in turns):>8}"
         )
     return lines if kept else []
 

@@ -55,17 +55,11 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
-def busy_cores(span_s: float) -> float:
-    """How many cores' worth of work the machine does meanwhile: measured now, unlike the load average."""
-
-    def busy_ticks() -> int:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-        user, nice, system, _idle, _iowait, irq, soft = map(int, fields[:7])
-        return user + nice + system + irq + soft
-
-    begun, before = time.monotonic(), busy_ticks()
-    time.sleep(span_s)
-    return (busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - begun)
+def machine_busy_s() -> float:
+    """Processor time that all processes of this machine have used since it started, in ticks of 10 ms."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, soft = map(int, fields[:7])
+    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Sequence[float], share: float) -> float:

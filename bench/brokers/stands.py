@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from ..native import Programs
-from ..processes import ROOT, Running, python_command
+from ..processes import ROOT, Running, cpu_ns, python_command
 
 READY_S: Final = 15.0
 ANY_PORT: Final = "tcp://127.0.0.1:*"
@@ -98,6 +98,7 @@ class Stand:
         self._answer_bytes, self._workers, self._service_us = answer_bytes, workers, service_us
         self._stack = ExitStack()
         self._broker: Running | None = None
+        self._worker: Running | None = None
         self.frontend = self.backend = ""
         self.connecting: tuple[str, ...] = ()
         "What both ends are told so that they may connect: the broker's key, if it has one."
@@ -118,6 +119,11 @@ class Stand:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    @property
+    def used_s(self) -> float:
+        """Processor time that broker and workers have used."""
+        return (cpu_ns(self.broker_pid) + (cpu_ns(self._worker.pid) if self._worker else 0)) / 1e9
 
     @property
     def broker_pid(self) -> int:
@@ -150,5 +156,5 @@ class Stand:
             *("--bytes", str(self._answer_bytes), "--service-us", str(self._service_us)),
             *(*self.connecting, *(("--bundle",) if party.bundles else ())),
         ]
-        workers = stack.enter_context(Running(worker, output=subprocess.PIPE, errors=errors))
-        workers.line("ready", READY_S)
+        self._worker = stack.enter_context(Running(worker, output=subprocess.PIPE, errors=errors))
+        self._worker.line("ready", READY_S)

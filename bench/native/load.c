@@ -255,6 +255,8 @@ static int64_t play(watch_t *watch, connection_t *connections, double *span_s) {
             *span_s = (double)(now - from_ns) / 1e9;
             used_ns += cpu_ns(watched_pid);
             to_ns = now;
+            if (rate_per_s > 0) /* what fell due while this program was held up is not spared the broker either */
+                send_due(connections, begun, now);
             ended = true;
             quiet_ns = now + (int64_t)(patience_s * 1e9);
         }
