@@ -6,7 +6,8 @@ A cell of the grid is a size of answer, a number of workers, what each may hold,
 each cell all brokers stand at once and are asked in turns, A B C A B C, so that whatever else the machine
 does meets them alike. What is compared is the ratio of two turns of the same round; a figure by itself says
 little on another machine. A request of voicebus is a whole job with all its promises, SUBMIT to DONE: the
-client is sent four messages and the worker one. The others pass on one message there and one back.
+client is sent four messages and the worker one. The others pass on one message there and one back, but for
+the line that says "a job's messages", where four come back: what this much talk costs the transport alone.
 
 There are two limits. zmq.proxy is the transport alone: no worker is chosen, nothing is remembered. The C
 broker chooses as voicebus does, so beside it one sees what the promises cost, and Python. A worker of
@@ -38,6 +39,7 @@ from .brokers.stands import (
     PROXY,
     PROXY_CURVE,
     PROXY_ONE_FRAME,
+    PROXY_PARTS,
     VOICEBUS,
     Party,
     Stand,
@@ -118,10 +120,10 @@ def _all(*parties: Party) -> tuple[Contestant, ...]:
 _MANY: Final = (*_all(BUNDLED, VOICEBUS, C_BROKER), Contestant(C_BROKER, 2), *_all(PROXY, PIRATE))
 _FEW: Final = (Contestant(BUNDLED), Contestant(C_BROKER), Contestant(C_BROKER, 2))
 _PIPELINED: Final = (
-    *_all(BUNDLED, VOICEBUS, PROXY, PROXY_ONE_FRAME, PROXY_CURVE, C_BROKER),
+    *_all(BUNDLED, VOICEBUS, PROXY, PROXY_PARTS, PROXY_ONE_FRAME, PROXY_CURVE, C_BROKER),
     Contestant(PIRATE, 1),
 )
-_ONE_BY_ONE: Final = (*_all(BUNDLED, VOICEBUS, PROXY, C_BROKER), Contestant(PIRATE, 1))
+_ONE_BY_ONE: Final = (*_all(BUNDLED, VOICEBUS, PROXY, PROXY_PARTS, C_BROKER), Contestant(PIRATE, 1))
 _BIG: Final = _all(BUNDLED, VOICEBUS, PROXY, PROXY_CURVE, C_BROKER)
 
 PIPELINED_64: Final = "200 B, window 64"
@@ -168,6 +170,7 @@ def run_load(
     command = [
         *(str(programs.load), "--connect", stand.frontend, "--dialect", party.load_dialect),
         *("--window", str(window), "--connections", str(connections), "--frames", str(party.frames)),
+        *("--parts", str(party.parts)),
         *("--bytes", str(REQUEST_BYTES), "--answer", str(answer_bytes)),
         *("--warmup", str(warmup_s), "--seconds", str(span_s), "--patience", str(PATIENCE_S)),
         *("--watch", str(stand.broker_pid), *(("--bundle",) if party.bundles else ())),
@@ -343,7 +346,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         kept.setdefault((row["broker"], row["credit"]), []).append(row)
     lines = [
-        f"  {'broker':<22}{'holds':>6}{'answers/s (least - most)':>30}{'CPU µs (least - most)':>28}"
+        f"  {'broker':<26}{'holds':>6}{'answers/s (least - most)':>30}{'CPU µs (least - most)':>28}"
         f"{'p50 µs':>9}{'p99 µs':>9}{'bundle':>8}{'others':>8}{'errors':>8}"
     ]
     for (broker, credit), turns in kept.items():
@@ -356,7 +359,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
             for key in ("p50_us", "p99_us", "per_bundle", "background_cores")
         )
         lines.append(
-            f"  {broker:<22}{credit or '-':>6}{rate:>30}{cost:>28}{p50:>9.0f}{p99:>9.0f}"
+            f"  {broker:<26}{credit or '-':>6}{rate:>30}{cost:>28}{p50:>9.0f}{p99:>9.0f}"
             f"{f'{bundle:.0f}' if bundle else '-':>8}{others:>8.2f}{sum(turn['errors'] for turn in turns):>8}"
         )
     return lines if kept else []

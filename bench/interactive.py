@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,13 +144,15 @@ def lower(pids: Iterable[int]) -> None:
 # ---- the bulk
 
 
-def _pull(frontend: str, clients: int, gap_s: Any, pulled: Any, wrong: Any) -> None:
+def _pull(frontend: str, clients: int, gap_s: Any, under_way: Any, pulled: Any, wrong: Any) -> None:
     """A process with bulk clients, a thread each; ends with its parent."""
 
     def work() -> None:
         with Client(frontend) as client:
             while True:
-                gap = gap_s.value
+                with under_way.get_lock():
+                    gap = gap_s.value
+                    under_way.value += gap >= 0
                 if gap < 0:
                     time.sleep(0.01)
                     continue
@@ -160,6 +162,8 @@ def _pull(frontend: str, clients: int, gap_s: Any, pulled: Any, wrong: Any) -> N
                     pulled.value += len(speech.pcm)
                 if len(speech.pcm) != BULK_BYTES:
                     wrong.value += 1
+                with under_way.get_lock():
+                    under_way.value -= 1
                 time.sleep(max(0.0, begun + gap - time.monotonic()))
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(clients)]
@@ -176,6 +180,7 @@ class Bulk:
     def __init__(self, frontend: str, clients: int) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._gap_s = spawn.Value("d", PAUSED)
+        self._under_way = spawn.Value("i", 0)
         self._pulled = spawn.Value("q", 0)
         self._wrong = spawn.Value("i", 0)
         self.clients = clients
@@ -222,11 +227,16 @@ class Bulk:
         self._gap_s.value = 0.0 if bytes_per_s is None else self.clients * BULK_BYTES / bytes_per_s
         until(lambda: self.pulled_bytes > before, WAIT_S, "the first bulk result")
 
-    def pause(self, jobs_open: Callable[[], int]) -> None:
+    def pause(self) -> None:
         """Stop, and wait until nothing is under way."""
         self._gap_s.value = PAUSED
-        time.sleep(0.05)  # who has just looked at the gap still begins one
-        until(lambda: jobs_open() == 0, WAIT_S, "the end of the bulk")
+
+        def over() -> bool:
+            # Whoever still looked at the gap as it was has counted itself before the lock is ours.
+            with self._under_way.get_lock():
+                return self._under_way.value == 0
+
+        until(over, WAIT_S, "the end of the bulk")
 
 
 @contextmanager
@@ -258,10 +268,6 @@ class Scene:
             "worker and engine": [member for pid in tones for member in family(pid)],
             "client": [os.getpid()],
         }
-
-    def jobs_open(self) -> int:
-        """Jobs under way at the broker."""
-        return int(self._client.status()["jobs"]["open"])
 
     def first_audio_s(self) -> float:
         """The time until the first chunk of a sentence is here. The rest is listened to as well."""
@@ -295,7 +301,7 @@ class Scene:
         load.bulk_s += time.monotonic() - pulls
         load.busy_s += machine_busy_s() - busy_s
         if bytes_per_s != 0:
-            self._bulk.pause(self.jobs_open)
+            self._bulk.pause()
 
     def play(self) -> list[dict[str, Any]]:
         """All loads in turn, and their rows."""

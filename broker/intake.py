@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..common import wire
 from ..common.errors import BadRequest, Conflict, Overloaded, ProtocolError, UnknownJob
-from ..common.messages import decode_submit
+from ..common.messages import Accepted, decode_submit, encode
 from .admission import Admission
 from .attempts import Attempts
 from .durable import MAX_WATCHERS
@@ -30,6 +30,8 @@ REPLAYED_SHARE: Final = 4
 """One connection is sent at most this part of its budget again: a burst beyond that would cut it off anew."""
 
 _STREAM: Final = wire.STREAM
+_PLAIN: Final = wire.pack_envelope(wire.ACCEPTED)
+_ACCEPTED, _NO_FIELDS = _PLAIN[:4], _PLAIN[20:]
 PAGE_WAIT_S: Final = 0.1
 PAGES_SHARE: Final = 4
 """A reader with pages of more than this part of its budget on their way to it is asked to wait."""
@@ -67,6 +69,7 @@ class Intake:
         self._unsent_bytes = unsent_bytes
         self._replayed_most = settings.max_unsent_bytes_per_client // REPLAYED_SHARE
         self._ledger = ledger
+        self._default_s = settings.default_deadline_s
         self._jobs = ledger.jobs
         self._finished = results.finished
         self._admission = admission
@@ -102,7 +105,11 @@ class Intake:
         size_bytes = len(header) + len(payload) + JOB_OVERHEAD_BYTES
         self._admission.check(client, size_bytes)
         pool = self._pools.choose(submit.engine or self._settings.default_engine, now)
-        deadline = now + self._admission.budget_s(submit, int.from_bytes(envelope[28:32]))
+        budget_ms = int.from_bytes(envelope[28:32])
+        if budget_ms or submit.durable:
+            deadline = now + self._admission.budget_s(submit, budget_ms)
+        else:
+            deadline = now + self._default_s
         flags = envelope[23] & _STREAM
         job = Job(job_id, client, pool, flags, deadline, header, submit, payload, now, size_bytes)
         if submit.durable:
@@ -114,12 +121,15 @@ class Intake:
         """Promise a job to its client and let it wait for a worker."""
         pool, ledger = job.pool, self._ledger
         queue = pool.queue
-        ledger.accepted(job.client.peer, job.id, pool.engine, ahead=queue.size)
+        ahead, peer = queue.size, job.client.peer
+        if peer:
+            header = encode(Accepted(pool.engine, ahead)) if ahead else pool.promise
+            ledger.to_clients.append((peer, _ACCEPTED + job.id + _NO_FIELDS, header))
         for peer in job.watchers:
             ledger.accepted(peer, job.id, pool.engine, wire.ATTACHED)
         ledger.open(job)
         ledger.totals["accepted"] += 1
-        if not queue.size and self._attempts.at_once(job, now):
+        if not ahead and self._attempts.at_once(job, now):
             return
         queue.push(job)
         if not pool.dirty:

@@ -21,9 +21,6 @@ log = logging.getLogger(__name__)
 Message = tuple[bytes, ...]
 """(routing id, envelope, header or payload, …)"""
 Out = list[Message]
-MOST_PROMISES: Final = 1000
-_PLAIN: Final = wire.pack_envelope(wire.ACCEPTED)
-_ACCEPTED, _NO_FIELDS = _PLAIN[:4], _PLAIN[20:]
 COUNTED: Final = (
     "accepted", "recovered", "done", "failed", "cancelled", "put_by", "refused", "attached", "retried",
     "returned", "stale", "slow_consumers", "protocol_errors", "illegal_moves",
@@ -50,8 +47,6 @@ class Ledger:
         self.failures: dict[str, int] = {}
         "Jobs that ended in an error, by code."
         self.to_clients: Out = []
-        self._promises: dict[tuple[str, int], bytes] = {}
-        "ACCEPTED's headers: engine and queue lengths recur."
 
     def client(self, peer: bytes, now: float) -> Client:
         """The client behind a connection, which has just been heard of."""
@@ -118,18 +113,9 @@ class Ledger:
 
     def accepted(self, peer: bytes, job_id: bytes, engine: str, flags: int = 0, ahead: int = 0) -> None:
         """Send ACCEPTED, to whoever is there."""
-        if not peer:
-            return
-        header = self._promises.get((engine, ahead))
-        if header is None:
-            if len(self._promises) >= MOST_PROMISES:
-                self._promises.clear()
-            header = self._promises[engine, ahead] = encode(Accepted(engine, ahead))
-        if flags:
+        if peer:
             envelope = wire.pack_envelope(wire.ACCEPTED, job_id, flags=flags)
-        else:
-            envelope = _ACCEPTED + job_id + _NO_FIELDS
-        self.to_clients.append((peer, envelope, header))
+            self.to_clients.append((peer, envelope, encode(Accepted(engine, ahead))))
 
     def refuse(
         self, peer: bytes, job_id: bytes, attempt: int, error: BusError, history: list[str] | None = None

@@ -46,24 +46,31 @@ _CLIENT_HWM: Final = 128
 """Messages to one client that libzmq holds at most: the rest waits where its bytes are counted."""
 _BACKLOG: Final = 4096
 
-Handlers = dict[int, Callable[..., object]]
+ClientHandlers = dict[int, Callable[[bytes, bytes, Any, Any, float], object]]
 """Kind → what is done about it, called with (routing id, envelope, header, payload, now)."""
+WorkerHandlers = dict[int, Callable[[bytes, bytes, Any, float], object]]
+"""The same with one frame: no worker's message has both header and payload."""
 
 
 class _Side:
     """One of the two sockets: how to receive from it, what may come, and the way back.
 
-    `with_payload`: a message may have header and payload. No worker's has both; its handlers take one frame.
+    `with_payload`: the handlers are a client's.
     """
 
     __slots__ = ("frames", "handlers", "out", "recv", "with_payload")
 
     def __init__(
-        self, socket: zmq.Socket[bytes], out: Outbox, handlers: Handlers, *, with_payload: bool
+        self,
+        socket: zmq.Socket[bytes],
+        out: Outbox,
+        handlers: ClientHandlers | WorkerHandlers,
+        *,
+        with_payload: bool,
     ) -> None:
         self.recv: Callable[..., Any] = _Socket.recv.__get__(socket)
         self.out = out
-        self.handlers = handlers
+        self.handlers: dict[int, Callable[..., object]] = {**handlers}
         self.with_payload = with_payload
         self.frames = {kind: _FRAMES[kind] for kind in (*handlers, wire.BUNDLE)}
         "Kind → how many frames a message of it has."
@@ -106,33 +113,27 @@ class Loop:
             except BusError:
                 self.close()
                 raise
-        self._clients = _Side(
-            self.frontend, self._client_out,
-            {
-                wire.SUBMIT: core.submit,
-                wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
-                wire.CANCEL: lambda peer, env, _h, _p, now: core.cancel(peer, env[4:20], now),
-                wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
-                wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now),
-            },
-            with_payload=True,
-        )  # fmt: skip
-        self._workers = _Side(
-            self.backend, self._worker_out,
-            {
-                wire.CHUNK: core.chunk,
-                wire.DONE: core.done,
-                wire.STARTED: core.started,
-                wire.HEARTBEAT: lambda peer, _e, header, now: core.heartbeat(peer, header, now),
-                wire.FAILED: core.failed,
-                wire.RETURN: lambda peer, env, _, now: core.returned(peer, env, now),
-                wire.READY: lambda peer, _e, header, now: core.ready(peer, header, now),
-                wire.DRAIN: lambda peer, _e, _h, now: core.worker_drains(peer, now),
-                wire.DRAINED: lambda peer, _e, _h, now: core.worker_leaves(peer, "drained", now),
-                wire.GOODBYE: lambda peer, _e, _h, now: core.worker_leaves(peer, "said goodbye", now),
-            },
-            with_payload=False,
-        )  # fmt: skip
+        client_handlers: ClientHandlers = {
+            wire.SUBMIT: core.submit,
+            wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
+            wire.CANCEL: lambda peer, env, _h, _p, now: core.cancel(peer, env[4:20], now),
+            wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
+            wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now),
+        }
+        worker_handlers: WorkerHandlers = {
+            wire.CHUNK: core.chunk,
+            wire.DONE: core.done,
+            wire.STARTED: core.started,
+            wire.HEARTBEAT: lambda peer, _e, header, now: core.heartbeat(peer, header, now),
+            wire.FAILED: core.failed,
+            wire.RETURN: lambda peer, env, _, now: core.returned(peer, env, now),
+            wire.READY: lambda peer, _e, header, now: core.ready(peer, header, now),
+            wire.DRAIN: lambda peer, _e, _h, now: core.worker_drains(peer, now),
+            wire.DRAINED: lambda peer, _e, _h, now: core.worker_leaves(peer, "drained", now),
+            wire.GOODBYE: lambda peer, _e, _h, now: core.worker_leaves(peer, "said goodbye", now),
+        }
+        self._clients = _Side(self.frontend, self._client_out, client_handlers, with_payload=True)
+        self._workers = _Side(self.backend, self._worker_out, worker_handlers, with_payload=False)
 
     def _bind(self, endpoint: str, sndhwm: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)

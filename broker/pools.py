@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from ..common.errors import BusError, NoWorker, UnknownEngine
+from ..common.messages import Accepted, encode
 from .affinity import Affinity
 from .lanes import Lanes
 from .scheduling import Selector
@@ -44,7 +45,9 @@ class Pools:
             selector = Selector(self._settings.strategy, self._rand_below)
             queue = Lanes(self._settings.ageing_s)
             affinity = Affinity(self._settings.affinity_wait_s, queue)
-            pool = self.by_engine[engine] = Pool(engine, selector, queue, affinity, empty_since=now)
+            pool = self.by_engine[engine] = Pool(
+                engine, selector, queue, affinity, empty_since=now, promise=encode(Accepted(engine))
+            )  # fmt: skip
         return pool
 
     def choose(self, engine: str, now: float) -> Pool:

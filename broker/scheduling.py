@@ -32,6 +32,9 @@ class Tier(Protocol):
     def discard(self, worker: Worker) -> None:
         """Take a worker out."""
 
+    def again(self, worker: Worker, /) -> None:
+        """Note that a member was given another job and stays: behind those that stand already."""
+
     def eased(self, worker: Worker) -> None:
         """Note that a member's load has shrunk. Only `least_load` is told."""
 
@@ -52,6 +55,9 @@ class Lru(OrderedDict["Worker", None]):
     def discard(self, worker: Worker) -> None:
         """Leave the line."""
         self.pop(worker, None)
+
+    again = OrderedDict["Worker", None].move_to_end
+    "Go to the end."
 
     def eased(self, worker: Worker) -> None:
         """Keep the place: it was earned by waiting."""
@@ -79,6 +85,10 @@ class RoundRobin:
     def discard(self, worker: Worker) -> None:
         """Leave; the heap entry goes when it comes up."""
         self._members.discard(worker)
+
+    def again(self, worker: Worker) -> None:
+        """Stand where the new turn number says."""
+        heapq.heappush(self._heap, (worker.turn, id(worker), worker))
 
     def eased(self, worker: Worker) -> None:
         """Keep the turn."""
@@ -121,10 +131,12 @@ class LeastLoad:
             if not bucket:
                 del self._buckets[worker.bucket]
 
-    def eased(self, worker: Worker) -> None:
-        """Move to the bucket of the smaller load."""
+    def again(self, worker: Worker) -> None:
+        """Move to the bucket of the present load."""
         self.discard(worker)
         self.add(worker)
+
+    eased = again
 
     def peek(self) -> Worker:
         """The head of the lowest bucket. There are as many buckets as distinct loads: a handful."""
@@ -157,8 +169,11 @@ class Random:
             self._members[place] = last
             self._places[last] = place
 
+    def again(self, worker: Worker) -> None:
+        """Chance knows no turns."""
+
     def eased(self, worker: Worker) -> None:
-        """Chance knows no load."""
+        """Nor any load."""
 
     def peek(self) -> Worker:
         """Draw one."""
@@ -230,22 +245,22 @@ class Selector:
 
     def given(self, worker: Worker) -> None:
         """Note that a worker was just given a job (its `inflight` has grown)."""
-        tier = worker.tier
-        if tier is not None:
-            tier.discard(worker)
         self._turns += 1
         worker.turn = self._turns
-        load = len(worker.inflight)
-        if load < worker.slots:
+        load, old = len(worker.inflight), worker.tier
+        if load <= worker.slots:
             self.free -= 1
-            tier = worker.tier = self._idle
-        elif load == worker.slots:
-            self.free -= 1
-            tier = worker.tier = self._ahead
+            tier = self._idle if load < worker.slots else self._ahead
+            if tier is old:
+                tier.again(worker)
+                return
         else:
-            worker.tier = None
-            return
-        tier.add(worker)
+            tier = None
+        if old is not None:
+            old.discard(worker)
+        worker.tier = tier
+        if tier is not None:
+            tier.add(worker)
 
     def freed(self, worker: Worker) -> None:
         """Note that a worker has ended an attempt (its `inflight` has shrunk)."""

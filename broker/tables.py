@@ -195,6 +195,8 @@ class Pool:
     queue: Lanes
     affinity: Affinity
     empty_since: float
+    promise: bytes
+    "ACCEPTED's header for a job that need not wait."
     ahead: OrderedDict[Job, None] = field(default_factory=OrderedDict["Job", None])
     "Batch jobs sent ahead of a free slot: what an interactive job may take the place of."
     recalls: OrderedDict[Job, None] = field(default_factory=OrderedDict["Job", None])

@@ -36,6 +36,8 @@ class Party:
     load_dialect: str = "echo"
     bundles: bool = False
     frames: int = 2
+    parts: int = 1
+    "Messages of an answer."
     ready: str = "ready"
     "How the line begins that names its addresses."
 
@@ -70,6 +72,7 @@ VOICEBUS: Final = Party("voicebus", _vc_broker, "vb1", "vb1", ready="vc-broker r
 BUNDLED: Final = replace(VOICEBUS, name="voicebus, bundles", bundles=True)
 PROXY: Final = Party("zmq.proxy", _proxy, "echo")
 PROXY_ONE_FRAME: Final = replace(PROXY, name="zmq.proxy, one frame", frames=1)
+PROXY_PARTS: Final = replace(PROXY, name="zmq.proxy, a job's messages", parts=4)
 PROXY_CURVE: Final = replace(PROXY, name="zmq.proxy, CURVE", command=_curve_proxy)
 C_BROKER: Final = Party("C broker", lambda programs: [str(programs.lru_broker)])
 PIRATE: Final = Party("Paranoid Pirate", lambda _programs: python_command("bench.brokers.pirate"))
@@ -154,7 +157,7 @@ class Stand:
             *(str(self._programs.worker), "--connect", self.backend, "--dialect", party.worker_dialect),
             *("--workers", str(self._workers), "--slots", str(party.slots(self.credit))),
             *("--bytes", str(self._answer_bytes), "--service-us", str(self._service_us)),
-            *(*self.connecting, *(("--bundle",) if party.bundles else ())),
+            *(*self.connecting, "--parts", str(party.parts), *(("--bundle",) if party.bundles else ())),
         ]
         self._worker = stack.enter_context(Running(worker, output=subprocess.PIPE, errors=errors))
         self._worker.line("ready", READY_S)

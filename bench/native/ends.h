@@ -28,6 +28,8 @@
 #define HELPER static inline __attribute__((unused))
 
 enum { MAX_SOCKETS = 1024, PASS = 256 };
+/* In the echo dialect: an id first, and in an envelope how many messages of the answer are still to come. */
+enum { ID_BYTES = 8, PARTS_LEFT = 31 };
 
 HELPER int64_t now_ns(void) {
     struct timespec now;

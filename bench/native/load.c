@@ -1,7 +1,7 @@
 /* The load generator of the native benchmark: the same program asks every broker that is compared.
  *
  * Dialects: `echo` sends [envelope][so many bytes], or with --frames 1 a single frame, and takes one message with
- * the same id for the answer. `vb1` speaks voicebus: SUBMIT, and the answer is all of ACCEPTED, STARTED, CHUNK..., DONE.
+ * the same id, or --parts of them, for the answer. `vb1` speaks voicebus: SUBMIT, and the answer is all of ACCEPTED, STARTED, CHUNK..., DONE.
  * Every request must be answered exactly once, on the connection that asked, with all its bytes and in order;
  * whatever is not so is counted as an error.
  *
@@ -16,7 +16,7 @@
 #include <getopt.h>
 #include <sys/random.h>
 
-enum { ID_BYTES = 8, OPEN_ROOM = 1 << 17, GREETING_S = 5 };
+enum { OPEN_ROOM = 1 << 17, GREETING_S = 5 };
 
 /* A request, by place. Its id is generation and place; the generation tells a late answer from its successor's. */
 typedef struct {
@@ -37,7 +37,7 @@ typedef struct {
 
 static bool speaks_vb1, bundling, measuring;
 static int frames = 2;
-static long connections_count = 1, window = 64, request_bytes = 200, answer_bytes = 200, watched_pid;
+static long connections_count = 1, window = 64, request_bytes = 200, answer_bytes = 200, parts = 1, watched_pid;
 static double rate_per_s, warmup_s = 0.2, seconds = 1, patience_s = 5;
 static const char *engine = "bench", *voice = "amber";
 
@@ -167,8 +167,11 @@ static bool take_echo(connection_t *connection) {
     if (zmq_msg_size(&first) < ID_BYTES || count + 1 != frames) {
         tally.strays++;
     } else {
-        request_t *request = find(connection, get_be(zmq_msg_data(&first), ID_BYTES));
-        if (request != NULL) {
+        const uint8_t *head = zmq_msg_data(&first);
+        request_t *request = find(connection, get_be(head, ID_BYTES));
+        if (request != NULL)
+            tally.out_of_order += ++request->chunks + (frames == 2 ? head[PARTS_LEFT] : 0) != (uint32_t)parts;
+        if (request != NULL && request->chunks == (uint32_t)parts) {
             request->bytes = zmq_msg_size(count == 1 ? &rest[0] : &first);
             tally.wrong_bytes += request->bytes != (uint64_t)answer_bytes;
             end_request(connection, request);
@@ -307,7 +310,8 @@ int main(int argc, char **argv) {
         {"answer", required_argument, NULL, 'a'},      {"frames", required_argument, NULL, 'f'},
         {"warmup", required_argument, NULL, 'u'},      {"seconds", required_argument, NULL, 's'},
         {"patience", required_argument, NULL, 'p'},    {"watch", required_argument, NULL, 'x'},
-        {"voice", required_argument, NULL, 'v'},       {"server-key", required_argument, NULL, 'k'},
+        {"parts", required_argument, NULL, 'm'},       {"voice", required_argument, NULL, 'v'},
+        {"server-key", required_argument, NULL, 'k'},
         {"bundle", no_argument, NULL, 'b'},                    {NULL, 0, NULL, 0},
     };
     const char *endpoint = NULL, *spoken = "echo", *server_key = NULL;
@@ -325,12 +329,13 @@ int main(int argc, char **argv) {
         case 's': seconds = decimal("seconds", optarg, 3600); break;
         case 'p': patience_s = decimal("patience", optarg, 600); break;
         case 'x': watched_pid = number("watch", optarg, 1, 1L << 30); break;
+        case 'm': parts = number("parts", optarg, 1, 255); break;
         case 'v': voice = optarg; break;
         case 'k': server_key = optarg; break;
         case 'b': bundling = true; break;
         default: die("usage: load --connect ENDPOINT --dialect echo|vb1 [--connections N] [--window N | --rate N] "
                      "[--bytes N] [--answer N] [--frames 1|2] [--warmup S] [--seconds S] [--patience S] "
-                     "[--watch PID] [--voice ID] [--server-key KEY] [--bundle]");
+                     "[--watch PID] [--parts N] [--voice ID] [--server-key KEY] [--bundle]");
         }
     }
     if (endpoint == NULL)

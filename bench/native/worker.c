@@ -2,7 +2,8 @@
  *
  * One process holds any number of workers, each with a socket and a registration of its own. Dialects:
  *
- *   echo   the peer is a broker that routes [client][...]; the answer is [client][head][so many bytes]
+ *   echo   the peer is a broker that routes [client][...]; the answer is [client][head][so many bytes], behind
+ *          --parts less one small messages
  *   ready  the same, but the worker announces itself and how many requests it will hold, and beats
  *   vb1    voicebus: READY, HEARTBEAT, and for each JOB the messages STARTED, CHUNK..., DONE
  *
@@ -17,7 +18,7 @@
 #include <unistd.h>
 
 enum { ROUTE_BYTES = 64, FIRST_ROOM = 1024, SAMPLE_RATE = 24000, BEAT_MS = 1000 };
-enum { ID_BYTES = 8, READY_MARK = 1, BEAT_MARK = 2 };
+enum { READY_MARK = 1, BEAT_MARK = 2 };
 
 typedef enum { ECHO, WITH_READY, VB1 } dialect_t;
 
@@ -41,7 +42,7 @@ typedef struct {
 } worker_t;
 
 static dialect_t dialect = ECHO;
-static long slots = 1, answer_bytes = 200, service_us = 0, workers_count = 1;
+static long slots = 1, answer_bytes = 200, service_us = 0, workers_count = 1, parts = 1;
 static const char *engine = "bench", *voice = "amber";
 static uint64_t incarnation;
 static uint8_t *audio;
@@ -129,12 +130,18 @@ static void answer(worker_t *worker, const task_t *task) {
         speak(worker, task);
         return;
     }
-    give(worker->socket, task->route, task->route_bytes, true);
     if (task->head_bytes == ENVELOPE_BYTES) {
-        give(worker->socket, task->head, ENVELOPE_BYTES, true);
-        give(worker->socket, audio, (size_t)answer_bytes, false);
+        for (long left = parts - 1; left >= 0; left--) {
+            uint8_t envelope[ENVELOPE_BYTES];
+            memcpy(envelope, task->head, ENVELOPE_BYTES);
+            envelope[PARTS_LEFT] = (uint8_t)left;
+            give(worker->socket, task->route, task->route_bytes, true);
+            give(worker->socket, envelope, ENVELOPE_BYTES, true);
+            give(worker->socket, audio, (size_t)(left > 0 ? ID_BYTES : answer_bytes), false);
+        }
         return;
     }
+    give(worker->socket, task->route, task->route_bytes, true);
     zmq_msg_t frame;
     must(zmq_msg_init_size(&frame, (size_t)answer_bytes), "msg_init_size");
     memcpy(zmq_msg_data(&frame), audio, (size_t)answer_bytes);
@@ -271,7 +278,8 @@ int main(int argc, char **argv) {
         {"connect", required_argument, NULL, 'c'}, {"dialect", required_argument, NULL, 'd'},
         {"workers", required_argument, NULL, 'w'}, {"slots", required_argument, NULL, 's'},
         {"bytes", required_argument, NULL, 'n'},   {"service-us", required_argument, NULL, 't'},
-        {"server-key", required_argument, NULL, 'k'}, {"bundle", no_argument, NULL, 'b'},
+        {"parts", required_argument, NULL, 'p'},   {"server-key", required_argument, NULL, 'k'},
+        {"bundle", no_argument, NULL, 'b'},
         {NULL, 0, NULL, 0},
     };
     const char *endpoint = NULL, *spoken = "echo", *server_key = NULL;
@@ -284,10 +292,11 @@ int main(int argc, char **argv) {
         case 's': slots = number("slots", optarg, 1, 1024); break;
         case 'n': answer_bytes = number("bytes", optarg, ID_BYTES, 1L << 28); break;
         case 't': service_us = number("service-us", optarg, 0, 60L * 1000 * 1000); break;
+        case 'p': parts = number("parts", optarg, 1, 255); break;
         case 'k': server_key = optarg; break;
         case 'b': bundling = true; break;
         default: die("usage: worker --connect ENDPOINT --dialect echo|ready|vb1 [--workers N] [--slots N] "
-                     "[--bytes N] [--service-us N] [--server-key KEY] [--bundle]");
+                     "[--bytes N] [--service-us N] [--parts N] [--server-key KEY] [--bundle]");
         }
     }
     if (endpoint == NULL)
@@ -302,6 +311,8 @@ int main(int argc, char **argv) {
         die("only vb1 has bundles");
     if (dialect == VB1 && answer_bytes % 2 != 0)
         die("audio is whole samples: --bytes must be even");
+    if (dialect != ECHO && parts != 1)
+        die("only echo has parts: with ready, each message of an answer would give a credit back");
     signal(SIGTERM, on_term);
     precise_timers();
     struct timespec wall;

@@ -22,6 +22,7 @@ from bench.brokers.stands import (
     PROXY,
     PROXY_CURVE,
     PROXY_ONE_FRAME,
+    PROXY_PARTS,
     VOICEBUS,
     Party,
     Stand,
@@ -31,7 +32,7 @@ from bench.native import CannotBuildError, Programs, build
 from bench.processes import Running
 
 SHORT: dict[str, Any] = {"warmup_s": 0.05, "span_s": 0.25}
-ALL = (VOICEBUS, BUNDLED, PROXY, PROXY_ONE_FRAME, PROXY_CURVE, C_BROKER, PIRATE)
+ALL = (VOICEBUS, BUNDLED, PROXY, PROXY_ONE_FRAME, PROXY_PARTS, PROXY_CURVE, C_BROKER, PIRATE)
 KEPT = ("failed", "strays", "wrong_bytes", "out_of_order", "missing")
 
 
