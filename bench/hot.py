@@ -7,7 +7,7 @@ each cell all brokers stand at once and are asked in turns, A B C A B C, so that
 does meets them alike. What is compared is the ratio of two turns of the same round; a figure by itself says
 little on another machine. A request of voicebus is a whole job with all its promises, SUBMIT to DONE: the
 client is sent four messages and the worker one. The others pass on one message there and one back, but for
-the line that says "a job's messages", where four come back: what this much talk costs the transport alone.
+the line that says "4 messages", where so many come back: what this much talk costs the transport alone.
 
 There are two limits. zmq.proxy is the transport alone: no worker is chosen, nothing is remembered. The C
 broker chooses as voicebus does, so beside it one sees what the promises cost, and Python. A worker of
@@ -346,7 +346,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         kept.setdefault((row["broker"], row["credit"]), []).append(row)
     lines = [
-        f"  {'broker':<26}{'holds':>6}{'answers/s (least - most)':>30}{'CPU µs (least - most)':>28}"
+        f"  {'broker':<23}{'holds':>6}{'answers/s (least - most)':>30}{'CPU µs (least - most)':>28}"
         f"{'p50 µs':>9}{'p99 µs':>9}{'bundle':>8}{'others':>8}{'errors':>8}"
     ]
     for (broker, credit), turns in kept.items():
@@ -359,7 +359,7 @@ def table(rows: Sequence[dict[str, Any]]) -> list[str]:
             for key in ("p50_us", "p99_us", "per_bundle", "background_cores")
         )
         lines.append(
-            f"  {broker:<26}{credit or '-':>6}{rate:>30}{cost:>28}{p50:>9.0f}{p99:>9.0f}"
+            f"  {broker:<23}{credit or '-':>6}{rate:>30}{cost:>28}{p50:>9.0f}{p99:>9.0f}"
             f"{f'{bundle:.0f}' if bundle else '-':>8}{others:>8.2f}{sum(turn['errors'] for turn in turns):>8}"
         )
     return lines if kept else []

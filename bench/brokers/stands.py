@@ -72,7 +72,7 @@ VOICEBUS: Final = Party("voicebus", _vc_broker, "vb1", "vb1", ready="vc-broker r
 BUNDLED: Final = replace(VOICEBUS, name="voicebus, bundles", bundles=True)
 PROXY: Final = Party("zmq.proxy", _proxy, "echo")
 PROXY_ONE_FRAME: Final = replace(PROXY, name="zmq.proxy, one frame", frames=1)
-PROXY_PARTS: Final = replace(PROXY, name="zmq.proxy, a job's messages", parts=4)
+PROXY_PARTS: Final = replace(PROXY, name="zmq.proxy, 4 messages", parts=4)
 PROXY_CURVE: Final = replace(PROXY, name="zmq.proxy, CURVE", command=_curve_proxy)
 C_BROKER: Final = Party("C broker", lambda programs: [str(programs.lru_broker)])
 PIRATE: Final = Party("Paranoid Pirate", lambda _programs: python_command("bench.brokers.pirate"))

@@ -1,9 +1,9 @@
 /* The load generator of the native benchmark: the same program asks every broker that is compared.
  *
  * Dialects: `echo` sends [envelope][so many bytes], or with --frames 1 a single frame, and takes one message with
- * the same id, or --parts of them, for the answer. `vb1` speaks voicebus: SUBMIT, and the answer is all of ACCEPTED, STARTED, CHUNK..., DONE.
- * Every request must be answered exactly once, on the connection that asked, with all its bytes and in order;
- * whatever is not so is counted as an error.
+ * the same id, or --parts of them, for the answer. `vb1` speaks voicebus: SUBMIT, and the answer is all of
+ * ACCEPTED, STARTED, CHUNK..., DONE. Every request must be answered exactly once, on the connection that asked,
+ * with all its bytes and in order; whatever is not so is counted as an error.
  *
  * Closed loop: --window requests are always under way, spread over the connections. Open loop: --rate requests
  * a second are sent whether or not answers come, and latency runs from the moment a request was due, so that
