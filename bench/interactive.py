@@ -187,7 +187,9 @@ class Bulk:
         shares = [clients // BULK_PROCESSES + (n < clients % BULK_PROCESSES) for n in range(BULK_PROCESSES)]
         self._processes = [
             spawn.Process(
-                target=_pull, args=(frontend, share, self._gap_s, self._pulled, self._wrong), daemon=True
+                target=_pull,
+                daemon=True,
+                args=(frontend, share, self._gap_s, self._under_way, self._pulled, self._wrong),
             )
             for share in shares
         ]
