@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Final, Protocol
 
-from ..processes import cpu_ns, percentile
+from ..processes import percentile
+from .accounts import Account
 from .plan import Assignment, Phase, answer_of, text_of
 
 ANSWER_S: Final = 15.0
@@ -106,26 +106,6 @@ class Tally:
             "errors": self.errors,
             "reason": self.reason,
         }
-
-
-class Account:
-    """Processor time of everybody from its making on."""
-
-    def __init__(self, assignment: Assignment) -> None:
-        self._pids = {
-            "client_ns": [os.getpid()],
-            "middle_ns": assignment.middle,
-            "worker_ns": assignment.worker,
-        }
-        self._before = self._now()
-
-    def _now(self) -> dict[str, int]:
-        return {who: sum(map(cpu_ns, pids)) for who, pids in self._pids.items()}
-
-    def used(self) -> Mapping[str, int | None]:
-        """Nanoseconds; None where there is no such process."""
-        now = self._now()
-        return {who: now[who] - self._before[who] if pids else None for who, pids in self._pids.items()}
 
 
 def in_bursts(link: Link) -> Callable[[Tally], None]:

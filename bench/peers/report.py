@@ -59,8 +59,8 @@ def table(rows: Rows) -> list[str]:
     systems = list(dict.fromkeys(row["system"] for row in rows))
     lines = [
         "| system | answers/s, 64 under way (min–max) | one at a time p50 / p99 µs | 200 KB MB/s "
-        "| µs a request: middle / client / worker | limit | errors |",
-        "|---|---|---|---|---|---|---|",
+        "| µs a request: middle / client / worker | limit | other work, cores | errors |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for system in systems:
         rates = values(rows, system, WINDOWED, TEXT_BYTES, "rate_per_s")
@@ -75,12 +75,13 @@ def table(rows: Rows) -> list[str]:
         mine = [row for row in rows if row["system"] == system]
         errors = sum(row["errors"] for row in mine)
         spread = f"{min(rates):,.0f}–{max(rates):,.0f}" if rates else "–"
+        others = _middle([row["background_cores"] for row in mine], ".1f")
         limit = _usual(
             row["limit"] for row in mine if (row["mode"], row["size_bytes"]) == (WINDOWED, TEXT_BYTES)
         )
         lines.append(
             f"| {system} | {_middle(rates, ',.0f')} ({spread}) | {' / '.join(single)} | {large} "
-            f"| {' / '.join(used)} | {limit} | {errors} |"
+            f"| {' / '.join(used)} | {limit} | {others} | {errors} |"
         )
     return lines
 

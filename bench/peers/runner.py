@@ -36,7 +36,10 @@ QUICK: Final = (
 FULL_REPETITIONS: Final = 5
 QUICK_REPETITIONS: Final = 3
 BUSY: Final = 0.85
-"""The share of a core from which on a process is called the limit."""
+"""A party is the limit if its busiest thread ran, or waited for a core, for this share of the time."""
+FULL_SHARE: Final = 0.95
+"""The machine is, if this share of its cores was in use."""
+PARTIES: Final = ("client", "middle", "worker")
 
 Row = dict[str, Any]
 Say = Callable[[str], None]
@@ -129,34 +132,36 @@ def once(system: System, where: Place, phases: Sequence[Phase]) -> list[Row]:
 def row_of(system: str, figures: Mapping[str, Any]) -> Row:
     """A row of the table out of what a client printed."""
     answers, seconds = figures["answers"], figures["seconds"]
-    parties = ("client", "middle", "worker")
-    used = {who: figures[f"{who}_ns"] for who in parties if figures[f"{who}_ns"] is not None}
-    shares = {who: used[who] / 1e9 / seconds if seconds > 0 else 0.0 for who in used}
+    used = {who: figures[f"{who}_ns"] for who in PARTIES if figures[f"{who}_ns"] is not None}
+    busy = {who: figures[f"{who}_busy"] for who in used}
+    cores_used = figures["background_cores"] + (sum(used.values()) / 1e9 / seconds if answers else 0.0)
     return {
         "system": system,
         "size_bytes": figures["size_bytes"],
         "mode": figures["mode"],
         "answers": answers,
-        "rate_per_s": answers / seconds if seconds > 0 else 0.0,
-        "mb_per_s": answers * figures["size_bytes"] / 1e6 / seconds if seconds > 0 else 0.0,
+        "rate_per_s": answers / seconds if answers else 0.0,
+        "mb_per_s": answers * figures["size_bytes"] / 1e6 / seconds if answers else 0.0,
         "p50_us": figures["p50_us"],
         "p99_us": figures["p99_us"],
         **{
             f"{who}_us_per_request": used[who] / 1000 / answers if who in used and answers else None
-            for who in parties
+            for who in PARTIES
         },
-        **{f"{who}_share": shares.get(who) for who in parties},
-        "limit": limit_of(shares),
+        **{f"{who}_busy": busy.get(who) for who in PARTIES},
+        "limit": limit_of(busy, cores_used),
+        "background_cores": figures["background_cores"],
         "errors": figures["errors"],
         "reason": figures["reason"],
     }
 
 
-def limit_of(shares: Mapping[str, float]) -> str:
-    """Who has no processor time left: client, middle, worker or all cores; empty where they wait."""
-    if not shares:
-        return ""
-    most = max(shares, key=lambda who: shares[who])
-    if shares[most] >= BUSY:
+def limit_of(busy: Mapping[str, float], cores_used: float) -> str:
+    """Whose busiest thread had no time left: client, middle or worker. Or all cores were in use, by whomever.
+
+    Empty: they waited for each other.
+    """
+    most = max(busy, key=lambda who: busy[who], default="")
+    if most and busy[most] >= BUSY:
         return most
-    return "cores" if sum(shares.values()) >= BUSY * (os.cpu_count() or 1) else ""
+    return "cores" if cores_used >= FULL_SHARE * (os.cpu_count() or 1) else ""

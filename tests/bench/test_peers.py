@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from itertools import count
@@ -145,7 +146,8 @@ def made_up(system: str, *rates: float) -> list[dict[str, Any]]:
                 "seconds": 1,
             }
             figures |= {"p50_us": 10.0, "p99_us": 20.0, "errors": 0, "reason": ""}
-            figures |= {"client_ns": 900_000_000, "middle_ns": 300_000_000, "worker_ns": None}
+            figures |= {"client_ns": 700_000_000, "middle_ns": 300_000_000, "worker_ns": None}
+            figures |= {"client_busy": 0.9, "middle_busy": 0.4, "worker_busy": None, "background_cores": 0.1}
             rows.append(row_of(system, figures))
     return rows
 
@@ -170,10 +172,11 @@ def test_the_table_says_who_is_the_limit() -> None:
     header, _, line = table(made_up("voicebus", 30_000, 10_000, 20_000))
     assert header.count("|") == line.count("|")
     assert "20,000 (10,000–30,000)" in line
-    assert "| client | 0 |" in line
-    assert limit_of({"client": 0.3, "middle": 0.9}) == "middle"
-    assert limit_of({"client": 0.3, "middle": 0.4}) == ""
-    assert limit_of({}) == ""
+    assert "| client | 0.1 | 0 |" in line
+    assert limit_of({"client": 0.3, "middle": 0.9}, 1.0) == "middle"
+    assert limit_of({"client": 0.3, "middle": 0.4}, 0.7) == ""
+    assert limit_of({"client": 0.3, "middle": 0.4}, os.cpu_count() or 1) == "cores"
+    assert limit_of({}, 0.0) == ""
 
 
 def test_names_are_unique_and_every_ratio_has_its_systems() -> None:
