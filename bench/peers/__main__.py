@@ -26,6 +26,8 @@ def main(quick: bool, only: tuple[str, ...], output: Path) -> None:
         click.echo(line)
     for ours, row in ratios.items():
         click.echo(f"{ours}: " + "  ".join(f"{name} {value:.2f}" for name, value in row.items()))
+    if quick:
+        click.echo("the fastest ways to use the same peers are in the full pass")
     for what in ("skipped", "failed"):
         for name, reason in found[what].items():
             click.echo(f"{what}: {name}: {reason}")

@@ -64,7 +64,9 @@ def start(stack: ExitStack, place: Place) -> Started:
     )
 
 
-SYSTEM: Final = System("celery", "on Redis, pool solo", start, debian=("redis-server",))
+SYSTEM: Final = System(
+    "celery", "on Redis, pool solo", start, python=("celery", "redis", "hiredis"), debian=("redis-server",)
+)
 
 if __name__ == "__main__":
     play({"client": client})

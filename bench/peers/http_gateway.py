@@ -59,17 +59,21 @@ def _start(stack: ExitStack, place: Place, *, connections: int) -> Started:
     return Started(command, f"http://127.0.0.1:{ports[1]}", [gateway.pid], [worker.pid])
 
 
+PACKAGES: Final = ("aiohttp", "fastapi", "httptools", "httpx", "sniffio", "uvicorn", "uvloop")
+
 SYSTEMS: Final = (
     System(
         "http-gateway",
         "FastAPI gateway, httpx with its defaults, FastAPI worker",
         partial(_start, connections=HTTPX_CONNECTIONS),
+        python=PACKAGES,
         quick=True,
     ),
     System(
         "http-gateway-tuned",
         "the same with eight connections to the worker",
         partial(_start, connections=TUNED_CONNECTIONS),
+        python=PACKAGES,
     ),
 )
 

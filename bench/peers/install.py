@@ -63,29 +63,25 @@ def place() -> Place:
     return Place(str(CACHE / "venv-peers" / "bin" / "python"), CACHE / "debian")
 
 
-def fetch_python(where: Place) -> None:
-    """Make the virtual environment, unless it has just these packages. Raises `SkippedError`."""
+def fetch_python(packages: Iterable[str], where: Place) -> None:
+    """Install some of the pinned packages, unless they are there as pinned. Raises `SkippedError`."""
     folder = Path(where.python).parents[1]
-    wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()
-    stamp = folder / "requirements.sha256"
-    if stamp.exists() and stamp.read_text() == wanted:
+    version = folder / "made-by"
+    if not version.exists() or version.read_text() != sys.version:
+        shutil.rmtree(folder, ignore_errors=True)
+        _must([sys.executable, "-m", "venv", str(folder)], "no virtual environment could be made")
+        version.write_text(sys.version)
+    pinned = [line for line in REQUIREMENTS.read_text().splitlines() if line.split("==")[0] in packages]
+    stamp = folder / f"installed-{hashlib.sha256(' '.join(pinned).encode()).hexdigest()[:16]}"
+    if stamp.exists():
         return
-    shutil.rmtree(folder, ignore_errors=True)
     # Only wheels: a package that had to be compiled would be another one on each machine.
-    install = [
-        where.python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--only-binary",
-        ":all:",
-        "-r",
-        str(REQUIREMENTS),
-    ]
-    _must([sys.executable, "-m", "venv", str(folder)], "no virtual environment could be made")
-    _must(install, "the peers' Python packages could not be installed")
-    stamp.write_text(wanted)
+    options = ["--quiet", "--retries", "1", "--only-binary", ":all:"]
+    _must(
+        [where.python, "-m", "pip", "install", *options, *pinned],
+        f"{' '.join(pinned)} could not be installed",
+    )
+    stamp.touch()
 
 
 def fetch_debian(packages: Iterable[str], where: Place) -> None:

@@ -75,7 +75,12 @@ def _start(stack: ExitStack, place: Place, *, scheme: str) -> Started:
 
 
 SYSTEMS: Final = tuple(
-    System(f"ipyparallel-{scheme}", f"a task scheduler, scheme {scheme}", partial(_start, scheme=scheme))
+    System(
+        f"ipyparallel-{scheme}",
+        f"a task scheduler, scheme {scheme}",
+        partial(_start, scheme=scheme),
+        python=("ipyparallel", "pyzmq"),
+    )
     for scheme in SCHEMES
 )
 

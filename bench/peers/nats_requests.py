@@ -110,11 +110,14 @@ def _start(stack: ExitStack, place: Place, *, role: str) -> Started:
     return Started(end_command(place.python, "nats_requests", role), address, [server.pid], [end.pid])
 
 
+PACKAGES: Final = ("nats-py", "uvloop")
+
 SYSTEMS: Final = (
     System(
         "nats",
         "request-reply as nats-py documents it",
         partial(_start, role="client"),
+        python=PACKAGES,
         debian=("nats-server",),
         quick=True,
     ),
@@ -122,6 +125,7 @@ SYSTEMS: Final = (
         "nats-inbox",
         "the same, publishing with one inbox and one callback",
         partial(_start, role="inbox"),
+        python=PACKAGES,
         debian=("nats-server",),
     ),
 )

@@ -71,7 +71,7 @@ def start(stack: ExitStack, place: Place) -> Started:
     return Started(own_end("proxy", "client"), front, [middle.pid], [end.pid])
 
 
-SYSTEM = System("zmq.proxy", "transport only: no queue, credit or liveness", start, python=False, quick=True)
+SYSTEM = System("zmq.proxy", "transport only: no queue, credit or liveness", start, quick=True)
 
 if __name__ == "__main__":
     play({"proxy": proxy, "worker": worker, "client": client})

@@ -140,7 +140,11 @@ def start(stack: ExitStack, place: Place) -> Started:
 
 
 SYSTEM: Final = System(
-    "rabbitmq", "direct reply-to, nothing persisted or acknowledged", start, debian=("rabbitmq-server",)
+    "rabbitmq",
+    "direct reply-to, nothing persisted or acknowledged",
+    start,
+    python=("pika",),
+    debian=("rabbitmq-server",),
 )
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def start(stack: ExitStack, place: Place) -> Started:
     return Started(command, str(scratch(stack)), environ=environ)
 
 
-SYSTEM: Final = System("ray", "an actor called directly, no middle", start)
+SYSTEM: Final = System("ray", "an actor called directly, no middle", start, python=("ray",))
 
 if __name__ == "__main__":
     play({"client": client})

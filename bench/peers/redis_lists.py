@@ -112,11 +112,14 @@ def _start(stack: ExitStack, place: Place, *, batched: bool) -> Started:
     return Started(command, str(port), [server], [end.pid], {"batched": batched})
 
 
+PACKAGES: Final = ("redis", "hiredis")
+
 SYSTEMS: Final = (
     System(
         "redis",
         "lists, BRPOP and LPUSH, one pipeline a job",
         partial(_start, batched=False),
+        python=PACKAGES,
         debian=("redis-server",),
         quick=True,
     ),
@@ -124,6 +127,7 @@ SYSTEMS: Final = (
         "redis-batched",
         "lists, BLMPOP of all that is there and one LPUSH",
         partial(_start, batched=True),
+        python=PACKAGES,
         debian=("redis-server",),
     ),
 )

@@ -84,24 +84,24 @@ def measure(quick: bool, only: Sequence[str] = (), say: Say = lambda _: None) ->
 def fetch(systems: Iterable[System], where: Place, say: Say) -> dict[str, str]:
     """Fetch what the systems need; the reason for each that must do without."""
     skipped: dict[str, str] = {}
-    tried: dict[str, str] = {}
+    tried: dict[tuple[str, ...], str] = {}
 
-    def need(system: System, what: str, get: Callable[[], None]) -> None:
-        if what not in tried:
-            say(f"needs {what}")
+    def need(
+        system: System, packages: tuple[str, ...], get: Callable[[tuple[str, ...], Place], None]
+    ) -> None:
+        if packages and packages not in tried:
+            say(f"needs {', '.join(packages)}")
             try:
-                get()
-                tried[what] = ""
+                get(packages, where)
+                tried[packages] = ""
             except SkippedError as error:
-                tried[what] = str(error)
-        if tried[what]:
-            skipped.setdefault(system.name, tried[what])
+                tried[packages] = str(error)
+        if tried.get(packages):
+            skipped.setdefault(system.name, tried[packages])
 
     for system in systems:
-        if system.python:
-            need(system, "the peers' Python packages", lambda: fetch_python(where))
-        for package in system.debian:
-            need(system, package, lambda package=package: fetch_debian([package], where))
+        need(system, system.python, fetch_python)
+        need(system, system.debian, fetch_debian)
     return skipped
 
 

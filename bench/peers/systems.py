@@ -48,8 +48,8 @@ class System:
     start: Callable[[ExitStack, Place], Started]
     debian: tuple[str, ...] = ()
     "Debian packages whose servers it runs."
-    python: bool = True
-    "Whether its ends need the peers' virtual environment."
+    python: tuple[str, ...] = ()
+    "Packages that its ends need, of those in requirements-peers.txt."
     quick: bool = False
     large: bool = True
     "Whether it can be asked for large answers."

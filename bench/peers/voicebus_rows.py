@@ -142,27 +142,23 @@ SYSTEMS: Final = (
         "voicebus",
         "Client.map and Client.say, a thin worker",
         partial(_start, role="client"),
-        python=False,
         quick=True,
     ),
     System(
         "voicebus-bare",
         "a bare client in bundles, a thin worker",
         partial(_start, role="bare"),
-        python=False,
         quick=True,
     ),
     System(
         "voicebus-unbundled",
         "a bare client and a thin worker that know no bundles",
         partial(_start, role="bare", bundled=False),
-        python=False,
     ),
     System(
         "voicebus-tone",
         "Client.map and Client.say, the real worker with the engine tone in a process of its own",
         partial(_start, role="client", engine="tone"),
-        python=False,
         large=False,
     ),
 )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bench.peers.catalogue import SYSTEMS
-from bench.peers.install import Place
+from bench.peers.install import REQUIREMENTS, Place, SkippedError
 from bench.peers.load import Tally, in_bursts
 from bench.peers.plan import (
     LARGE_BYTES,
@@ -28,7 +28,8 @@ from bench.peers.plan import (
     text_of,
 )
 from bench.peers.report import OURS, PEERS, headline, table
-from bench.peers.runner import limit_of, once, row_of
+from bench.peers.runner import fetch, limit_of, once, row_of
+from bench.peers.systems import Started, System
 from bench.peers.vb1 import ENGINE, BareClient, EchoWorker
 from voicebus.client import Client
 from voicebus.client.launch import Bus
@@ -90,6 +91,29 @@ def test_a_system_is_measured_by_processes_of_its_own(name: str) -> None:
     assert rows[1]["answers"] >= WINDOW
     for who in ("client", "middle", "worker"):
         assert rows[1][f"{who}_us_per_request"] > 0
+
+
+def test_what_cannot_be_had_is_skipped_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    where = Place("no python", tmp_path / "debian")
+
+    def start(_: object, place: Place) -> Started:
+        raise SkippedError(place.server("no-server"))
+
+    needy = System("needy", "", start, debian=("nats-server",))
+    modest = System("modest", "", start)
+    skipped = fetch([needy, modest], where, lambda _: None)
+    assert list(skipped) == ["needy"]
+    assert "nats-server comes as a Debian package" in skipped["needy"]
+    with pytest.raises(SkippedError, match="no-server is not in the packages"):
+        once(modest, where, [])
+
+
+def test_every_package_that_a_system_needs_is_pinned() -> None:
+    pinned = [line.split("==")[0] for line in REQUIREMENTS.read_text().splitlines() if "==" in line]
+    assert {name for system in SYSTEMS for name in system.python} == set(pinned)
 
 
 def test_texts_and_answers_have_their_sizes_and_numbers() -> None:
