@@ -15,6 +15,7 @@ import random
 import socket as sockets
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -196,6 +197,7 @@ class Loop:
                 self._send(now)
             self.core.abort()
             self._send(self._clock())
+            self._client_out.burst([], inf)
         finally:
             if self._scribe is not None and not self._scribe.close(_LAST_WORDS_S):
                 log.error("the journal did not finish in time: durable jobs may be spoken once more")
@@ -214,7 +216,7 @@ class Loop:
     def _timeout_ms(self) -> int:
         if self._client_out.waiting or self._worker_out.waiting:
             return _RETRY_PARKED_MS
-        deadline = self.core.next_deadline()
+        deadline = min(self.core.next_deadline(), self._client_out.bundler.due)
         if self._stop_by is not None:
             deadline = min(deadline, self._stop_by)
         return max(0, int((deadline - self._clock()) * 1000) + 1)
@@ -265,7 +267,7 @@ class Loop:
             try:
                 kind = self._kind(envelope, count, side)
                 if kind == wire.BUNDLE:
-                    side.out.bundled.add(peer)
+                    side.out.bundler.bundled.add(peer)
                     left -= self._unpack(side, peer, header.bytes, now)
                     continue
                 handler = side.handlers[kind]
@@ -325,10 +327,12 @@ class Loop:
     def _send(self, now: float) -> None:
         core = self.core
         core.flush(now)
-        gone_workers = self._worker_out.burst(core.to_workers) if core.to_workers else []
+        gone_workers = self._worker_out.burst(core.to_workers, now) if core.to_workers else []
         if self._worker_out.waiting:
             gone_workers += self._worker_out.retry()
-        gone_clients = self._client_out.burst(core.to_clients) if core.to_clients else []
+        gone_clients: list[bytes] = []
+        if core.to_clients or now >= self._client_out.bundler.due:
+            gone_clients = self._client_out.burst(core.to_clients, now)
         if self._client_out.waiting:
             gone_clients += self._client_out.retry()
         for peer in gone_workers:

@@ -38,8 +38,7 @@ class Outbox:
         self._parked_bytes: dict[bytes, int] = {}
         self._max_per_peer_bytes = max_per_peer_bytes
         self._max_bytes = max_bytes
-        self.bundled: set[bytes] = set()
-        "Peers that read bundles."
+        self.bundler = bundles.Bundler()
         self.parked_bytes = 0
         "What waits for all peers."
         self.slow: list[bytes] = []
@@ -52,19 +51,19 @@ class Outbox:
 
     def forget(self, known: KeysView[bytes]) -> None:
         """Of the peers that read bundles keep those that are known; should another come back, it says so."""
-        if len(self.bundled) > len(known):
-            self.bundled &= known
+        if len(self.bundler.bundled) > len(known):
+            self.bundler.bundled &= known
 
     def parked_for(self, peer: bytes) -> int:
         """Bytes that wait for one peer."""
         return self._parked_bytes.get(peer, 0)
 
-    def burst(self, messages: Out) -> list[bytes]:
+    def burst(self, messages: Out, now: float) -> list[bytes]:
         """Send all messages, empty the list, and return the peers that are gone."""
         gone: list[bytes] = []
         parked = self._parked
-        several = len(messages) > 1 and self.bundled
-        for message in bundles.packed_for(messages, self.bundled) if several else messages:
+        bundler = self.bundler
+        for message in bundler.pack(messages, now) if bundler.bundled else messages:
             if (parked and message[0] in parked) or not self._try(message, gone):
                 self._park(message)
         messages.clear()

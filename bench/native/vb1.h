@@ -15,7 +15,7 @@ enum {
     REREGISTER = 0x28,
 };
 enum { SEGMENT_END = 0x0002 };
-enum { ENVELOPE_BYTES = 32, ENTRY_BYTES = ENVELOPE_BYTES + 6, MAX_PAYLOAD_BYTES = 256 * 1024 };
+enum { ENVELOPE_BYTES = 32, MAX_PAYLOAD_BYTES = 256 * 1024 };
 enum { MAX_BUNDLED = 256, BUNDLED_BELOW_BYTES = 8192, MAX_HEADER_BYTES = 256 };
 
 HELPER void put_be(uint8_t *at, uint64_t value, int bytes) {
@@ -121,11 +121,14 @@ HELPER size_t unpack_number(const uint8_t *at, size_t left, uint64_t *value) {
     return 1 + (size_t)bytes;
 }
 
+/* A MessagePack array of 16 bits' length, with a bin for each frame: what a bundle's payload is. */
+enum { ARRAY_BYTES = 3, BIN_BYTES = 5 };
+
 /* What goes out on one socket. */
 typedef struct {
     void *socket;
     bool bundling, announced; /* announced: the other side has been shown a bundle */
-    unsigned piled;
+    unsigned piled, frames;
     size_t used;
     uint8_t *pile;
     uint64_t bundles, bundled;
@@ -133,6 +136,7 @@ typedef struct {
 
 HELPER void outlet_open(outlet_t *outlet, void *socket, bool bundling) {
     *outlet = (outlet_t){.socket = socket, .bundling = bundling};
+    outlet->used = ARRAY_BYTES;
     if (bundling)
         outlet->pile = grown(NULL, MAX_PAYLOAD_BYTES);
 }
@@ -148,27 +152,58 @@ HELPER void outlet_send(
         give(outlet->socket, payload, payload_bytes, false);
 }
 
+HELPER void pile_frame(outlet_t *outlet, const void *frame, size_t bytes) {
+    uint8_t *at = outlet->pile + outlet->used;
+    int width = bytes < 256 ? 1 : bytes < 65536 ? 2 : 4;
+    at[0] = width == 1 ? 0xC4 : width == 2 ? 0xC5 : 0xC6;
+    put_be(at + 1, bytes, width);
+    if (bytes > 0)
+        memcpy(at + 1 + width, frame, bytes);
+    outlet->used += 1 + (size_t)width + bytes;
+    outlet->frames++;
+}
+
+/* Read one bin; the place behind it. */
+HELPER size_t frame_at(const uint8_t *data, size_t at, size_t length, const uint8_t **frame, size_t *bytes) {
+    if (at >= length || data[at] < 0xC4 || data[at] > 0xC6)
+        die("a bundle broke off");
+    size_t width = (size_t)1 << (data[at] - 0xC4);
+    if (at + 1 + width > length)
+        die("a bundle broke off");
+    *bytes = get_be(data + at + 1, (int)width);
+    *frame = data + at + 1 + width;
+    at += 1 + width + *bytes;
+    if (at > length)
+        die("a bundle broke off");
+    return at;
+}
+
 HELPER void outlet_flush(outlet_t *outlet) {
     if (outlet->piled == 0)
         return;
     if (outlet->piled == 1 && outlet->announced) {
         /* A bundle of one costs more than the message. */
-        const uint8_t *entry = outlet->pile;
-        size_t header_bytes = get_be(entry + ENVELOPE_BYTES, 2), payload_bytes = get_be(entry + 34, 4);
-        const uint8_t *header = entry + ENTRY_BYTES;
-        outlet_send(outlet, entry, header, header_bytes, header + header_bytes, payload_bytes);
+        size_t at = ARRAY_BYTES;
+        for (unsigned left = outlet->frames; left > 0; left--) {
+            const uint8_t *frame;
+            size_t bytes;
+            at = frame_at(outlet->pile, at, outlet->used, &frame, &bytes);
+            give(outlet->socket, frame, bytes, left > 1);
+        }
     } else {
         uint8_t envelope[ENVELOPE_BYTES];
         write_envelope(envelope, BUNDLE, NULL, 0, 0, 0, outlet->piled);
         must(zmq_send(outlet->socket, envelope, ENVELOPE_BYTES, ZMQ_SNDMORE), "send");
+        outlet->pile[0] = 0xDC;
+        put_be(outlet->pile + 1, outlet->frames, 2);
         /* Copied: the pile is written again at once. */
         must(zmq_send(outlet->socket, outlet->pile, outlet->used, 0), "send");
         outlet->bundles++;
         outlet->bundled += outlet->piled;
         outlet->announced = true;
     }
-    outlet->piled = 0;
-    outlet->used = 0;
+    outlet->piled = outlet->frames = 0;
+    outlet->used = ARRAY_BYTES;
 }
 
 /* Send a message, or pile it up. A payload from 8 KiB up must stay as it is for good. */
@@ -182,18 +217,14 @@ HELPER void outlet_put(
         outlet_send(outlet, envelope, header_at, header_bytes, payload, payload_bytes);
         return;
     }
-    size_t bytes = ENTRY_BYTES + header_bytes + payload_bytes;
+    size_t bytes = ENVELOPE_BYTES + header_bytes + payload_bytes + 3 * BIN_BYTES;
     if (outlet->piled == MAX_BUNDLED || outlet->used + bytes > MAX_PAYLOAD_BYTES)
         outlet_flush(outlet);
-    uint8_t *at = outlet->pile + outlet->used;
-    memcpy(at, envelope, ENVELOPE_BYTES);
-    put_be(at + ENVELOPE_BYTES, header_bytes, 2);
-    put_be(at + 34, payload_bytes, 4);
-    if (header_bytes > 0)
-        memcpy(at + ENTRY_BYTES, header_at, header_bytes);
-    if (payload_bytes > 0)
-        memcpy(at + ENTRY_BYTES + header_bytes, payload, payload_bytes);
-    outlet->used += bytes;
+    pile_frame(outlet, envelope, ENVELOPE_BYTES);
+    if (header != NULL)
+        pile_frame(outlet, header_at, header_bytes);
+    if (payload != NULL)
+        pile_frame(outlet, payload, payload_bytes);
     outlet->piled++;
 }
 
@@ -205,18 +236,40 @@ typedef struct {
 
 typedef void vb1_handler(void *context, const vb1_t *message);
 
+/* How many frames a message of this kind has behind its envelope: the kind tells in which. */
+HELPER int frames_behind(int kind) {
+    switch (kind) {
+    case SUBMIT:
+    case JOB:
+        return 2;
+    case ACCEPTED:
+    case STARTED:
+    case CHUNK:
+    case DONE:
+    case FAILED:
+    case WELCOME:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
 HELPER void unbundle(const uint8_t *data, size_t length, vb1_handler *handle, void *context) {
-    size_t at = 0;
+    if (length == 0)
+        die("a bundle of nothing");
+    /* fixarray, array 16 or array 32: the frames themselves say how many there are */
+    size_t at = (data[0] & 0xF0) == 0x90 ? 1 : data[0] == 0xDC ? 3 : 5;
     while (at < length) {
-        if (length - at < ENTRY_BYTES)
+        vb1_t message = {0};
+        size_t bytes;
+        at = frame_at(data, at, length, &message.envelope, &bytes);
+        if (bytes != ENVELOPE_BYTES)
             die("a bundle broke off");
-        vb1_t message = {.envelope = data + at, .header = data + at + ENTRY_BYTES};
-        message.header_bytes = get_be(data + at + ENVELOPE_BYTES, 2);
-        message.payload_bytes = get_be(data + at + 34, 4);
-        message.payload = message.header + message.header_bytes;
-        at += ENTRY_BYTES + message.header_bytes + message.payload_bytes;
-        if (at > length)
-            die("a bundle broke off");
+        int kind = message.envelope[3], behind = frames_behind(kind);
+        if (behind > 0 && kind != CHUNK)
+            at = frame_at(data, at, length, &message.header, &message.header_bytes);
+        if (behind == 2 || kind == CHUNK)
+            at = frame_at(data, at, length, &message.payload, &message.payload_bytes);
         handle(context, &message);
     }
 }

@@ -70,7 +70,7 @@ class Peer:
         self.sent_at = time.monotonic()
         small: list[tuple[bytes, ...]] = []
         for message in messages:
-            if self._bundled and bundles.fits(message[-1]):
+            if self._bundled and bundles.fits(message[0], message[-1]):
                 small.append(message)
                 continue
             self._send_bundles(small)

@@ -227,14 +227,20 @@ def test_whoever_sends_bundles_is_sent_bundles_and_nobody_else(bus: Running) -> 
     for _ in range(2):
         plain.submit()
     assert plain.recv()[0][3] == plain.recv()[0][3] == wire.ACCEPTED
-    assert [envelope[3] for envelope, _, _ in bundles.unpack(worker.recv(wire.BUNDLE)[1])] == [wire.JOB] * 2
+    kinds: list[int] = []
+    while len(kinds) < 2:
+        frames = worker.recv(wire.BUNDLE, wire.JOB)
+        alone = frames[0][3] == wire.JOB
+        kinds += [wire.JOB] if alone else [envelope[3] for envelope, _, _ in bundles.unpack(frames[1])]
+    assert kinds == [wire.JOB] * 2
 
 
 def test_a_bundle_that_breaks_off_counts_up_to_there(bus: Running) -> None:
     client = bus.client()
     pings = [[wire.pack_envelope(wire.PING, sequence=number)] for number in range(3)]
-    envelope, payload = next(bundles.pack(pings))
-    client.socket.send_multipart([envelope, payload[:-1]])
+    frames = [frame for ping in pings[:2] for frame in ping]
+    envelope = wire.pack_envelope(wire.BUNDLE, value=3)
+    client.socket.send_multipart([envelope, pack([*frames, wire.pack_envelope(wire.SUBMIT)])])
     came = list(bundles.unpack(client.recv(wire.BUNDLE)[1]))
     assert [(message[0][3], message[0][24:28]) for message in came[:2]] == [
         (wire.PONG, bytes((0, 0, 0, number))) for number in range(2)

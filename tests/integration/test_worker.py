@@ -43,12 +43,11 @@ def messages_of(frames: list[bytes]) -> list[list[bytes]]:
     if envelope[3] != BUNDLE:
         return [frames]
     found: list[list[bytes]] = []
-    data = rest[0]
-    while data:
-        header, payload = struct.unpack("!HI", data[32:38])
-        envelope, data = data[:32], data[38:]
-        body, data = data[: header + payload], data[header + payload :]
-        found.append([peer, envelope, *([body] if envelope[3] in HEADED or envelope[3] == CHUNK else [])])
+    left: list[bytes] = msgpack.unpackb(rest[0])
+    while left:
+        frames = 2 if left[0][3] in HEADED or left[0][3] == CHUNK else 1
+        found.append([peer, *left[:frames]])
+        del left[:frames]
     return found
 
 

@@ -16,6 +16,7 @@ from voicebus.broker import admin
 from voicebus.broker.core import BrokerCore
 from voicebus.broker.outbox import Outbox
 from voicebus.common import wire
+from voicebus.common.bundles import Bundler
 from voicebus.common.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class SimOutbox(Outbox):
         self._port = port
         self._parked: dict[bytes, deque[tuple[bytes, ...]]] = {}
         self._parked_bytes: dict[bytes, int] = {}
-        self.bundled: set[bytes] = set()
+        self.bundler = Bundler()
         self._max_per_peer_bytes = max_per_peer_bytes
         self._max_bytes = UNLIMITED
         self.parked_bytes = 0
@@ -213,10 +214,10 @@ class Broker(Process):
                 self.world.note(f"{self.name} > {message[0].decode()} {tell(message[1:])}")
         for message in core.to_clients:
             accounts.told(self, message)
-        gone_workers = self._worker_out.burst(core.to_workers) if core.to_workers else []
+        gone_workers = self._worker_out.burst(core.to_workers, now) if core.to_workers else []
         if self._worker_out.waiting:
             gone_workers += self._worker_out.retry()
-        gone_clients = self._client_out.burst(core.to_clients) if core.to_clients else []
+        gone_clients = self._client_out.burst(core.to_clients, now) if core.to_clients else []
         if self._client_out.waiting:
             gone_clients += self._client_out.retry()
         for peer in gone_workers:

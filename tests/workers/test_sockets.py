@@ -9,6 +9,7 @@ import zmq
 
 from voicebus.common import bundles, wire
 from voicebus.common.wire import pack_envelope
+from voicebus.workers.actions import Frames
 from voicebus.workers.sockets import MAX_OUTBOX, BrokerSocket, receiver, sender
 
 
@@ -79,7 +80,7 @@ def test_closing_with_flush_still_delivers(context: zmq.Context[zmq.Socket[bytes
     broker.send([b"the last word".ljust(32)])
     broker.close(flush=True)
     assert slow.poll(10_000)
-    assert slow.recv_multipart()[2].startswith(b"the last word ")
+    assert b"the last word " in slow.recv_multipart()[2]
 
 
 def test_small_messages_of_a_burst_leave_as_one_and_bundles_are_taken_apart(
@@ -106,11 +107,14 @@ def test_small_messages_of_a_burst_leave_as_one_and_bundles_are_taken_apart(
     broker_side.send_multipart([peer, *chunk])
     envelope, payload = next(bundles.pack([started, done]))
     broker_side.send_multipart([peer, envelope, payload[:-1]])
-    assert worker.socket.poll(10_000)
-    heard = [worker.receive() for _ in range(5)]
+    heard: list[Frames] = []
+    while len(heard) < 4:
+        try:
+            heard.append(worker.receive())
+        except zmq.Again:
+            assert worker.socket.poll(10_000)
     assert heard[:2] == [started, done]
     assert heard[2][0] == chunk[0]
-    assert heard[3] == started
-    assert heard[4][0][3] == wire.BUNDLE  # what breaks off is no message
+    assert heard[3][0][3] == wire.BUNDLE  # what breaks off is no message
     with pytest.raises(zmq.Again):
         worker.receive()
