@@ -41,17 +41,15 @@ def _done(audio_bytes: int) -> bytes:
     return encode(Done(1, audio_bytes // SAMPLE_BYTES))
 
 
-def _frames_behind(envelope: bytes) -> int:
-    if envelope[3] == wire.BUNDLE:
-        return 1
-    return sum(wire.SHAPES[envelope[3]])
+_SHAPES: Final = {**wire.SHAPES, wire.HEARTBEAT: (False, False)}
+"""Which of header and payload a message from a broker has. Its beats have neither, where a worker's do."""
 
 
 class Peer:
-    """A DEALER that speaks VB1."""
+    """A DEALER that speaks VB1 with a broker."""
 
     def __init__(self, address: str, bundled: bool) -> None:
-        self._dealer = Dealer(address, _frames_behind, INTERVAL_S)
+        self._dealer = Dealer(address, lambda envelope: sum(_SHAPES[envelope[3]]), INTERVAL_S)
         self._bundled = bundled
         self.sent_at = time.monotonic()
 
@@ -62,25 +60,15 @@ class Peer:
             if envelope[3] == wire.BUNDLE:
                 yield from bundles.unpack(frames[1])
             else:
-                has_header, has_payload = wire.SHAPES[envelope[3]]
+                has_header, has_payload = _SHAPES[envelope[3]]
                 yield envelope, frames[1] if has_header else None, frames[-1] if has_payload else None
 
-    def send(self, messages: Iterable[tuple[bytes, ...]]) -> None:
-        """Send a burst, in order; large messages always travel alone."""
+    def send(self, messages: Iterable[Sequence[bytes]]) -> None:
+        """Send a burst, in order."""
         self.sent_at = time.monotonic()
-        small: list[tuple[bytes, ...]] = []
-        for message in messages:
-            if self._bundled and bundles.fits(message[0], message[-1]):
-                small.append(message)
-                continue
-            self._send_bundles(small)
+        # A bundle of one also tells the broker that bundles are read here.
+        for message in bundles.packed(messages, always=True) if self._bundled else messages:
             self._dealer.send(*message)
-        self._send_bundles(small)
-
-    def _send_bundles(self, small: list[tuple[bytes, ...]]) -> None:
-        for envelope, payload in bundles.pack(small):
-            self._dealer.send(envelope, payload)
-        small.clear()
 
     def close(self) -> None:
         """Close the connection."""
@@ -103,7 +91,10 @@ class EchoWorker:
         self._heard_at = time.monotonic()
 
     def serve(self) -> None:
-        """Work until the broker says that it goes, or that the worker should. Raises `TimeoutError`."""
+        """Work until the broker says that it goes, or that the worker should.
+
+        Raises `TimeoutError` if it is silent, `RuntimeError` if it finds a message malformed.
+        """
         try:
             self._peer.send([self._ready])
             while self._pass():
@@ -138,6 +129,8 @@ class EchoWorker:
             self._interval_s, self._liveness = welcome.interval_ms / 1000, welcome.liveness
         elif kind == wire.REREGISTER:
             out.append(self._ready)
+        elif kind == wire.FAILED:
+            raise RuntimeError(f"the broker did not take it: {decode(header or b'', Failed).error()}")
         elif kind == wire.DRAIN:
             out.append((wire.pack_envelope(wire.DRAINED),))
             return False

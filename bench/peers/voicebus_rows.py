@@ -9,12 +9,12 @@ echoes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ..processes import until
 from .install import Place
 from .load import Tally, in_bursts, play, take
 from .plan import Assignment
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TONE: Final = {"seconds_per_char": 0.001, "sample_rate": 10_000}
 """Twenty bytes a character, so that ten of them are spoken in 200 bytes."""
 TONE_CHARS: Final = 10
+REGISTER_S: Final = 5.0
 
 
 def worker(backend: str, bundled: str) -> None:
@@ -123,15 +124,18 @@ def _start(
     bus = stack.enter_context(Bus(engines={}, config=config))
     if engine == ENGINE:
         kind = "bundled" if bundled else "plain"
-        workers = [run_end(stack, own_end("voicebus_rows", "worker", bus.backend, kind)).pid]
+        thin = run_end(stack, own_end("voicebus_rows", "worker", bus.backend, kind))
+        workers = [thin.pid]
+        with Client(bus.frontend) as asking:
+
+            def registered() -> bool:
+                thin.check()
+                return bool(asking.status()["workers"])
+
+            until(registered, REGISTER_S, "the thin worker's registration")
     else:
         bus.start_worker(engine, settings=TONE)
         workers = family(bus.workers[0].pid)
-    with Client(bus.frontend) as asking:
-        give_up_at = time.monotonic() + 10
-        while not asking.status()["workers"]:
-            if time.monotonic() > give_up_at:
-                raise TimeoutError("no worker registered with the broker")
     middle = [bus.broker.pid] if bus.broker else []
     options = {"engine": engine, "bundled": bundled}
     return Started(own_end("voicebus_rows", role), bus.frontend, middle, workers, options)

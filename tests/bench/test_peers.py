@@ -30,7 +30,7 @@ from bench.peers.plan import (
 from bench.peers.report import OURS, PEERS, headline, table
 from bench.peers.runner import fetch, limit_of, once, row_of
 from bench.peers.systems import Started, System
-from bench.peers.vb1 import ENGINE, BareClient, EchoWorker
+from bench.peers.vb1 import ENGINE, INTERVAL_S, BareClient, EchoWorker
 from voicebus.client import Client
 from voicebus.client.launch import Bus
 
@@ -76,6 +76,15 @@ def test_the_thin_worker_serves_the_real_client(bus: Bus) -> None:
         assert [result.speech.pcm if result.speech else result.error for result in results] == texts
         # `say` would cut a text of several sentences: the one of the benchmark must stay whole.
         assert client.say(texts[7].decode(), engine=ENGINE).pcm == texts[7]
+
+
+def test_the_thin_worker_outlives_an_idle_time_in_which_both_sides_beat(bus: Bus) -> None:
+    with Client(bus.frontend) as client:
+        assert client.say("000001 before!", engine=ENGINE).pcm == b"000001 before!"
+        threading.Event().wait(2.5 * INTERVAL_S)
+        assert client.say("000001 after..", engine=ENGINE).pcm == b"000001 after.."
+        (worker,) = client.status()["workers"]
+        assert worker["id"] == "thin"
 
 
 @pytest.mark.parametrize("name", ["voicebus", "voicebus-bare", "voicebus-tone", "zmq.proxy"])
