@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
-from ..common import wire
+from ..common import spoken, wire
 from ..common.errors import (
     BadRequest,
     BusError,
@@ -259,6 +259,27 @@ class BrokerCore:
                         self.ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED | wire.STORED)
                     else:
                         self.ledger.refuse(peer, job.id, job.attempt, not_kept())
+
+    def spoken(self, peer: bytes, envelope: bytes, frames: tuple[bytes, Payload], now: float) -> None:
+        """A whole attempt in one message. Raises `ProtocolError`."""
+        header, payload = frames
+        worker = self._workers.get(peer)
+        job = None if worker is None else worker.inflight.get(envelope[4:22])
+        if (
+            job is not None
+            and job.state == _ASSIGNED
+            and job.attempt == 1
+            and len(payload)
+            and not (job.submit.durable or job.silent or job.watchers)
+        ):
+            self.attempts.close(peer, envelope, now)
+            self.ledger.done(job, envelope, header, payload)
+            self.results.keep_spoken(job, envelope, header, payload, now)
+            return
+        started, chunk, done = spoken.parts(envelope, header, payload)
+        self.started(peer, *started, now)
+        self.chunk(peer, *chunk, now)
+        self.done(peer, *done, now)
 
     def failed(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt failed: again elsewhere if that can help, else the code goes to the client."""

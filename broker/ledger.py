@@ -82,11 +82,11 @@ class Ledger:
         client.size_bytes += size
         self.size_bytes += size
 
-    def done(self, job: Job, envelope: bytes, header: bytes) -> None:
-        """Close a job with its worker's DONE."""
+    def done(self, job: Job, *message: bytes) -> None:
+        """Close a job with its worker's DONE or SPOKEN."""
         peer = job.client.peer
         if peer:
-            self.to_clients.append((peer, envelope, header))
+            self.to_clients.append((peer, *message))
         self._close(job, JobState.DONE)
         self.totals["done"] += 1
 

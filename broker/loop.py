@@ -50,7 +50,7 @@ _BACKLOG: Final = 4096
 ClientHandlers = dict[int, Callable[[bytes, bytes, Any, Any, float], object]]
 """Kind → what is done about it, called with (routing id, envelope, header, payload, now)."""
 WorkerHandlers = dict[int, Callable[[bytes, bytes, Any, float], object]]
-"""The same with one frame: no worker's message has both header and payload."""
+"""The same with what is behind the envelope: None, one frame, or SPOKEN's two."""
 
 
 class _Side:
@@ -125,6 +125,7 @@ class Loop:
             wire.CHUNK: core.chunk,
             wire.DONE: core.done,
             wire.STARTED: core.started,
+            wire.SPOKEN: core.spoken,
             wire.HEARTBEAT: lambda peer, _e, header, now: core.heartbeat(peer, header, now),
             wire.FAILED: core.failed,
             wire.RETURN: lambda peer, env, _, now: core.returned(peer, env, now),
@@ -274,13 +275,13 @@ class Loop:
                 if side.with_payload:
                     if header is not None:
                         header = header.bytes
-                    if payload is not None and len(payload) < wire.COPY_BELOW_BYTES:
-                        payload = payload.bytes
-                    handler(peer, envelope, header, payload, now)
+                    handler(peer, envelope, header, None if payload is None else _opened(payload), now)
+                elif payload is not None:
+                    handler(peer, envelope, (header.bytes, _opened(payload)), now)
+                elif header is not None:
+                    handler(peer, envelope, _opened(header) if kind == wire.CHUNK else header.bytes, now)
                 else:
-                    if header is not None and (kind != wire.CHUNK or len(header) < wire.COPY_BELOW_BYTES):
-                        header = header.bytes
-                    handler(peer, envelope, header, now)
+                    handler(peer, envelope, None, now)
             except ProtocolError as error:
                 self._malformed(side, peer, envelope, error)
             except IllegalMoveError:
@@ -308,8 +309,10 @@ class Loop:
                     raise ProtocolError("a message in a bundle has no business here")
                 if with_payload:
                     handler(peer, envelope, header, payload, now)
+                elif header is None:
+                    handler(peer, envelope, payload, now)
                 else:
-                    handler(peer, envelope, payload if header is None else header, now)
+                    handler(peer, envelope, header if payload is None else (header, payload), now)
             except ProtocolError as error:
                 self._malformed(side, peer, envelope, error)
             except IllegalMoveError:
@@ -370,6 +373,11 @@ class Loop:
             found = self._journal.open()
             self._scribe = Scribe(self._journal, self._wake)
             self.core.recover(found, self._clock())
+
+
+def _opened(frame: Any) -> Any:
+    """A small frame's bytes; a large one stays as it is."""
+    return frame.bytes if len(frame) < wire.COPY_BELOW_BYTES else frame
 
 
 def _client_room(budget_bytes: int) -> tuple[int, int]:

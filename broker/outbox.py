@@ -62,8 +62,7 @@ class Outbox:
         """Send all messages, empty the list, and return the peers that are gone."""
         gone: list[bytes] = []
         parked = self._parked
-        bundler = self.bundler
-        for message in bundler.pack(messages, now) if bundler.bundled else messages:
+        for message in self.bundler.pack(messages, now):
             if (parked and message[0] in parked) or not self._try(message, gone):
                 self._park(message)
         messages.clear()

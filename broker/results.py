@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from ..common import wire
+from ..common import spoken, wire
 from ..common.errors import BusError, Conflict
 from ..common.messages import Done, decode, encode
 from .ledger import Ledger
@@ -154,6 +154,16 @@ class Results:
         )  # fmt: skip
         return self.size_bytes <= self._most_bytes or self._make_room()
 
+    def keep_spoken(self, job: Job, envelope: bytes, header: bytes, payload: Payload, now: float) -> None:
+        """Keep a job that was spoken in one message, as that message."""
+        size = FINISHED_OVERHEAD_BYTES + FRAME_OVERHEAD_BYTES + job.size_bytes + len(payload)
+        self.finished[job.id] = Finished(
+            job.header, job.payload, job.pool.engine, 1, b"", ((envelope, payload),), header, None, size, now
+        )
+        self.size_bytes += size
+        if self.size_bytes > self._most_bytes:
+            self._make_room()
+
     def answer_again(self, job_id: bytes, peer: bytes, header: bytes, payload: Payload) -> bool:
         """Answer a submission whose job has ended; False if that is not known. Raises `Conflict`."""
         known = self.finished.get(job_id)
@@ -178,6 +188,8 @@ class Results:
         if known is None:
             return False
         if known.error is None:
+            if known.record[:1] and known.record[0][0][3] == wire.SPOKEN:
+                self._take_apart(known)
             every = [message for message in known.record if message[0][3] == wire.CHUNK]
             chunks = [
                 (int.from_bytes(envelope[28:32]), envelope[23], frame)
@@ -190,6 +202,12 @@ class Results:
         else:
             self._failed_again(job_id, peer, known)
         return True
+
+    @staticmethod
+    def _take_apart(known: Finished) -> None:
+        envelope, payload = known.record[0]
+        (_, known.started), chunk, (_, known.answer) = spoken.parts(envelope, known.answer, payload)
+        known.record = (chunk,)
 
     def sweep(self, now: float) -> None:
         """Forget what is too old."""

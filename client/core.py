@@ -20,7 +20,8 @@ from typing import Final
 
 from ..common import wire
 from ..common.errors import BusError, ClientLost, ProtocolError, UnknownJob, WorkerLost
-from ..common.messages import Accepted, Admin, AdminReply, Done, Failed, Started, decode, encode
+from ..common.messages import Accepted, Admin, AdminReply, Done, Failed, Spoken, Started, decode, encode
+from ..common.spoken import done_of, started_of
 from . import endings
 from .brokers import Line, LineState
 from .dispatch import BACKOFF_FIRST_S, MOST_TORN, WATCH_S, Dispatch
@@ -170,6 +171,8 @@ class ClientCore:
                 self.errors += 1
             elif kind == wire.DONE:
                 self._on_done(task, attempt, decode(header, Done))
+            elif kind == wire.SPOKEN:
+                self._on_spoken(task, attempt, value, decode(header, Spoken), payload)
             elif kind == wire.STARTED:
                 self._on_started(task, attempt, sequence, decode(header, Started))
             elif kind == wire.ACCEPTED:
@@ -308,6 +311,15 @@ class ClientCore:
             task.done = done
             task.attempts = attempt
             self._end(task, None)
+
+    def _on_spoken(self, task: Task, attempt: int, segment: int, spoken: Spoken, pcm: bytes | None) -> None:
+        if pcm is None or len(pcm) & 1:
+            self.errors += 1
+            return
+        self._on_started(task, attempt, segment, started_of(spoken))
+        if task.phase is _SPEAKING and task.attempt == attempt and not task.next_chunk:
+            self._on_chunk(task, attempt, wire.SEGMENT_END, 0, segment, pcm)
+            self._on_done(task, attempt, done_of(spoken))
 
     def _on_failed(self, task: Task, failed: Failed, now: float) -> None:
         task.history = failed.history

@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import msgspec
 
-from . import wire
+from . import spoken, wire
 from .errors import ProtocolError
 
 PATIENCE_S: Final = 0.001
-_ACCEPTED, _BUNDLE = wire.ACCEPTED, wire.BUNDLE
+_ACCEPTED, _BUNDLE, _SPOKEN = wire.ACCEPTED, wire.BUNDLE, wire.SPOKEN
 ALONE: Final = frozenset((wire.ADMIN, wire.HEARTBEAT, wire.BUNDLE))
 """Kinds that never stand in a bundle. What frames the first two have depends on who sends them."""
 _SMALL: Final = wire.COPY_BELOW_BYTES
@@ -105,6 +105,8 @@ def unpack(data: bytes) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
 class Bundler:
     """The same for many peers: each message begins with its peer, and those in `bundled` read bundles.
 
+    The others read no SPOKEN either: for them it is taken apart.
+
     A plain ACCEPTED says nothing that anybody waits for: alone it stays here for up to `PATIENCE_S`, and
     mostly travels with what follows it.
     """
@@ -131,7 +133,7 @@ class Bundler:
                 reads = peer in bundled
                 pile = piles.get(peer)
             if not reads:
-                row.append(message)
+                row.extend(_plain(message) if message[1][3] == _SPOKEN else (message,))
                 continue
             last = message[-1]
             size = len(last) + _MESSAGE_BYTES
@@ -173,6 +175,15 @@ class Bundler:
             self._patient = patient
             if self.due == inf:
                 self.due = now + PATIENCE_S
+
+
+def _plain(message: Any) -> Iterator[Any]:
+    peer, envelope, header, payload = message
+    try:
+        for part in spoken.parts(envelope, header, payload):
+            yield peer, *part
+    except ProtocolError:
+        yield message  # the worker's doing: whoever it is for will say so
 
 
 class _Pile:

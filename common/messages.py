@@ -74,6 +74,17 @@ class Done(Header, frozen=True):
     "Seconds the engine worked on this attempt."
 
 
+class Spoken(Header, frozen=True):
+    """SPOKEN: an attempt that was one chunk, in one message: what STARTED and DONE would say."""
+
+    worker: Name
+    engine: Name
+    sample_rate: Annotated[int, Meta(ge=4000, le=192_000)]
+    segments: Count = 0
+    samples: Count = 0
+    engine_s: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class Failed(Header, frozen=True):
     """FAILED: the error tree's code and sentence. `history` names what became of each attempt."""
 
@@ -147,7 +158,7 @@ HeaderT = TypeVar("HeaderT", bound=Header)
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[Header], msgspec.msgpack.Decoder[Any]] = {
     cls: msgspec.msgpack.Decoder(cls)
-    for cls in (Submit, Accepted, Started, Done, Failed, Ready, Welcome, Heartbeat, Admin, AdminReply)
+    for cls in (Submit, Accepted, Started, Done, Spoken, Failed, Ready, Welcome, Heartbeat, Admin, AdminReply)
 }
 
 

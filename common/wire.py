@@ -49,6 +49,7 @@ PONG: Final = 0x09
 ADMIN: Final = 0x0A
 FETCH: Final = 0x0B
 BUNDLE: Final = 0x0D
+SPOKEN: Final = 0x0E
 READY: Final = 0x20
 WELCOME: Final = 0x21
 HEARTBEAT: Final = 0x22
@@ -72,6 +73,7 @@ KIND_NAMES: Final[dict[int, str]] = {
     ADMIN: "ADMIN",
     FETCH: "FETCH",
     BUNDLE: "BUNDLE",
+    SPOKEN: "SPOKEN",
     READY: "READY",
     WELCOME: "WELCOME",
     HEARTBEAT: "HEARTBEAT",
@@ -96,6 +98,7 @@ SHAPES: Final[dict[int, tuple[bool, bool]]] = {
     ADMIN: (True, False),
     FETCH: (False, False),
     BUNDLE: (False, True),
+    SPOKEN: (True, True),
     READY: (True, False),
     WELCOME: (True, False),
     HEARTBEAT: (True, False),

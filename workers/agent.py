@@ -135,6 +135,7 @@ class Agent:
             self._measure(now)
         self._core.tick(now, self._actions)
         self._flush()
+        self._push(now)
         for deadline, broker in list(self._closing):
             broker.pump()
             if not broker.is_blocked or now >= deadline:
@@ -149,6 +150,8 @@ class Agent:
         wait_s = min(MAX_WAIT_S, self._core.next_deadline() - now)
         if any(child.died_at is not None for child in self._children.values()):
             wait_s = min(wait_s, LAST_WORDS_S)
+        for broker in self._brokers.values():
+            wait_s = min(wait_s, broker.patient_until - now)
         for deadline, _ in self._closing:
             wait_s = min(wait_s, deadline - now, LAST_WORDS_S)
         # Rounded up: a poll that ends a little early would spin until the deadline.
@@ -214,8 +217,10 @@ class Agent:
             actions, self._actions = self._actions, []
             for action in actions:
                 self._carry_out(action)
+
+    def _push(self, now: float) -> None:
         for broker in self._brokers.values():
-            broker.push()
+            broker.push(now)
 
     def _carry_out(self, action: Any) -> None:
         match action:

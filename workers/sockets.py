@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import Any, Final
 
 import zmq
 from zmq.backend import Socket as BaseSocket
 
-from ..common import bundles, wire
+from ..common import bundles, spoken, wire
 from ..common.errors import ProtocolError
 from ..common.wire import COPY_BELOW_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
 from .actions import Frames
@@ -24,6 +25,8 @@ MAX_OUTBOX: Final = 1024
 """So many messages waiting, and the broker is not listened to either: it falls silent and is given up."""
 RECONNECT_MAX_MS: Final = 1000
 """libzmq tries again from 0.1 s on, doubling to this, as long as the core keeps the socket."""
+PATIENCE_S: Final = 0.002
+_OF_ATTEMPTS: Final = frozenset((wire.STARTED, wire.CHUNK, wire.DONE))
 FLUSH_MS: Final = 1000
 """How long a closed socket may still deliver."""
 
@@ -83,6 +86,8 @@ class BrokerSocket:
         self._outbox: deque[Sequence[Any]] = deque()
         self._beat: Frames | None = None
         self._introduced = False
+        self.patient_until = inf
+        "When `push` must be called again."
 
     @property
     def is_blocked(self) -> bool:
@@ -110,13 +115,24 @@ class BrokerSocket:
         """Send with the next `push`, in order."""
         self._burst.append(frames)
 
-    def push(self) -> None:
-        """Send what was given to `send`, now or later."""
-        if self._burst:
-            for frames in bundles.packed(self._burst, always=not self._introduced):
+    def push(self, now: float = inf) -> None:
+        """Send what was given to `send`, now or later.
+
+        STARTED alone waits for a moment: nobody misses it before the audio, and with an engine that is fast
+        enough all of the attempt fits one message.
+        """
+        burst = self._burst
+        if not burst:
+            return
+        if now < self.patient_until and all(frames[0][3] == wire.STARTED for frames in burst):
+            if self.patient_until == inf:
+                self.patient_until = now + PATIENCE_S
+        else:
+            self.patient_until = inf
+            for frames in bundles.packed(_merged(burst), always=not self._introduced):
                 self._put(frames)
             self._introduced = True
-            self._burst.clear()
+            burst.clear()
 
     def _put(self, frames: Sequence[Any]) -> None:
         if self._outbox:
@@ -157,6 +173,28 @@ class BrokerSocket:
         if flush:
             self.push()
         self.socket.close(linger=FLUSH_MS if flush else 0)
+
+
+def _merged(burst: list[Frames]) -> list[Sequence[Any]]:
+    """The same messages, those of an attempt that is here as a whole as one SPOKEN.
+
+    Attempts may lie between each other; only within an attempt the order means something.
+    """
+    out: list[Sequence[Any] | None] = []
+    places: dict[bytes, list[int]] = {}
+    for frames in burst:
+        envelope = frames[0]
+        if envelope[3] in _OF_ATTEMPTS:
+            before = places.setdefault(envelope[4:22], [])
+            if len(before) == 2:
+                started, chunk = (out[place] for place in before)
+                whole = spoken.merge(started or (), chunk or (), frames)
+                if whole is not None:
+                    out[before[0]], out[before[1]] = None, whole
+                    continue
+            before.append(len(out))
+        out.append(frames)
+    return [frames for frames in out if frames is not None]
 
 
 def _unpacked(bundle: Frames) -> Iterator[Frames]:

@@ -144,6 +144,9 @@ static void on_vb1(void *context, const vb1_t *message) {
         tally.out_of_order += get_be(envelope + 24, 4) != request->chunks++;
         request->bytes += message->payload_bytes;
         break;
+    case SPOKEN:
+        request->bytes = message->payload_bytes;
+        /* fall through */
     case DONE:
         tally.out_of_order += !request->accepted;
         tally.wrong_bytes += request->bytes != (uint64_t)answer_bytes;

@@ -10,7 +10,7 @@
 
 enum {
     SUBMIT = 0x01, ACCEPTED = 0x02, STARTED = 0x03, CHUNK = 0x04, DONE = 0x05, FAILED = 0x06, CANCEL = 0x07,
-    PING = 0x08, PONG = 0x09, BUNDLE = 0x0D,
+    PING = 0x08, PONG = 0x09, BUNDLE = 0x0D, SPOKEN = 0x0E,
     READY = 0x20, WELCOME = 0x21, HEARTBEAT = 0x22, JOB = 0x23, DRAIN = 0x25, DRAINED = 0x26, GOODBYE = 0x27,
     REREGISTER = 0x28,
 };
@@ -212,7 +212,7 @@ HELPER void outlet_put(
 ) {
     size_t header_bytes = header == NULL ? 0 : header->used;
     const uint8_t *header_at = header == NULL ? NULL : header->bytes;
-    if (!outlet->bundling || payload_bytes >= BUNDLED_BELOW_BYTES) {
+    if (!outlet->bundling || payload_bytes >= BUNDLED_BELOW_BYTES || envelope[3] == HEARTBEAT) {
         outlet_flush(outlet);
         outlet_send(outlet, envelope, header_at, header_bytes, payload, payload_bytes);
         return;
@@ -241,6 +241,7 @@ HELPER int frames_behind(int kind) {
     switch (kind) {
     case SUBMIT:
     case JOB:
+    case SPOKEN:
         return 2;
     case ACCEPTED:
     case STARTED:

@@ -97,6 +97,21 @@ static void beat(worker_t *worker) {
     outlet_put(&worker->out, envelope, &header, NULL, 0);
 }
 
+/* All of it in one message: what an end that speaks in bundles may do with an answer of one chunk. */
+static void speak_at_once(worker_t *worker, const task_t *task) {
+    uint8_t envelope[ENVELOPE_BYTES];
+    header_t header = {.used = 0};
+    uint32_t segment = (uint32_t)get_be(task->head + 24, 4);
+    write_envelope(envelope, SPOKEN, task->head + 4, (unsigned)get_be(task->head + 20, 2), SEGMENT_END, 0, segment);
+    pack_array(&header, 5);
+    pack_text(&header, worker->name);
+    pack_text(&header, engine);
+    pack_number(&header, SAMPLE_RATE);
+    pack_number(&header, 1);
+    pack_number(&header, (uint64_t)answer_bytes / 2);
+    outlet_put(&worker->out, envelope, &header, audio, (size_t)answer_bytes);
+}
+
 /* STARTED, the audio in as few chunks as may be, DONE. */
 static void speak(worker_t *worker, const task_t *task) {
     const uint8_t *job = task->head + 4;
@@ -126,6 +141,10 @@ static void speak(worker_t *worker, const task_t *task) {
 }
 
 static void answer(worker_t *worker, const task_t *task) {
+    if (dialect == VB1 && worker->out.bundling && answer_bytes > 0 && answer_bytes <= MAX_PAYLOAD_BYTES) {
+        speak_at_once(worker, task);
+        return;
+    }
     if (dialect == VB1) {
         speak(worker, task);
         return;

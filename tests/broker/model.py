@@ -12,7 +12,7 @@ import msgspec
 from voicebus.broker.core import BrokerCore
 from voicebus.common import wire
 from voicebus.common.config import Broker
-from voicebus.common.messages import Done, Failed, Heartbeat, Ready, Started, Submit, decode, encode
+from voicebus.common.messages import Done, Failed, Heartbeat, Ready, Spoken, Started, Submit, decode, encode
 
 STARTED = encode(Started("w", "tone", 24_000))
 DONE = encode(Done(1, 100))
@@ -46,7 +46,7 @@ class Bus:
             self.sent.to_client[message[0]].append(message[1:])
             kind, job = message[1][3], message[1][4:20]
             self.sent.accepted[job] += kind == wire.ACCEPTED and not message[1][23] & wire.ATTACHED
-            self.sent.terminal[message[0], job] += kind in (wire.DONE, wire.FAILED)
+            self.sent.terminal[message[0], job] += kind in (wire.DONE, wire.FAILED, wire.SPOKEN)
         for message in self.core.to_workers:
             self.sent.to_worker[message[0]].append(message[1:])
         self.core.to_clients.clear()
@@ -142,6 +142,13 @@ class Bus:
         self.core.done(peer, self._from(wire.DONE, key), DONE, self.now)
         self.settle()
 
+    def spoken(self, peer: bytes, key: bytes, *, segment: int = 0, audio: bytes = b"\0\0") -> None:
+        """Send a whole attempt in one message."""
+        envelope = self._from(wire.SPOKEN, key, flags=wire.SEGMENT_END, value=segment)
+        header = encode(Spoken("w", "tone", 24_000, 1, len(audio) // 2, 0.5))
+        self.core.spoken(peer, envelope, (header, audio), self.now)
+        self.settle()
+
     def failed(self, peer: bytes, key: bytes, code: str) -> None:
         self.core.failed(peer, self._from(wire.FAILED, key), encode(Failed(code, "why")), self.now)
         self.settle()
@@ -183,7 +190,7 @@ class Bus:
         """`done`, the code of the failure, or `open`; exactly one terminal answer is allowed."""
         answers: list[str] = []
         for message in self.sent.to_client[client]:
-            if message[0][4:20] == job and message[0][3] == wire.DONE:
+            if message[0][4:20] == job and message[0][3] in (wire.DONE, wire.SPOKEN):
                 answers.append("done")
             elif message[0][4:20] == job and message[0][3] == wire.FAILED:
                 answers.append(decode(message[1], Failed).code)

@@ -8,7 +8,7 @@ from tests.broker.model import Bus
 from voicebus.broker.pools import SETTLE_S
 from voicebus.common import wire
 from voicebus.common.errors import BadRequest, ProtocolError
-from voicebus.common.messages import Failed, Ready, Welcome, decode, encode
+from voicebus.common.messages import Done, Failed, Ready, Spoken, Started, Welcome, decode, encode
 
 
 def test_a_job_goes_out_and_its_answer_comes_back() -> None:
@@ -564,3 +564,60 @@ def test_handing_back_is_no_sign_that_an_engine_works() -> None:
             bus.returned(b"w1", waiting)
             waiting = bus.given(b"w1")[-1]
     assert bus.core.ledger.jobs[hung[:16]].losses == 1
+
+
+def test_an_attempt_in_one_message_is_forwarded_as_it_is_and_kept_as_three() -> None:
+    bus = Bus()
+    bus.ready(b"w1", slots=2)
+    job = bus.submit(b"c")
+    (key,) = bus.given(b"w1")
+    bus.spoken(b"w1", key, audio=b"pcm!")
+    envelope, header, payload = bus.sent.to_client[b"c"][-1]
+    assert (envelope[3], envelope[4:22], payload) == (wire.SPOKEN, key, b"pcm!")
+    assert decode(header, Spoken).samples == 2
+    assert bus.open(b"w1") == []
+    assert bus.core.ledger.totals["done"] == 1
+    # Said again, it is an attempt that nobody knows.
+    bus.spoken(b"w1", key, audio=b"pcm!")
+    assert bus.core.ledger.totals["stale"] == 3
+    # Whoever comes back for it finds it as any other result.
+    bus.submit(b"d", job)
+    assert bus.sent.to_client[b"d"][-1][0][23] == wire.ATTACHED | wire.STORED
+    bus.core.fetch(b"d", wire.pack_envelope(wire.FETCH, job), bus.now)
+    bus.settle()
+    page = bus.sent.to_client[b"d"][-3:]
+    assert [message[0][3] for message in page] == [wire.STARTED, wire.CHUNK, wire.DONE]
+    assert decode(page[0][1], Started).worker == "w"
+    assert page[1][1] == b"pcm!"
+    assert decode(page[2][1], Done) == Done(1, 2, 0.5)
+
+
+def test_an_attempt_in_one_message_that_is_not_the_first_is_taken_apart() -> None:
+    """What came before it was heard already, and DONE has to count for all of it."""
+    bus = Bus()
+    for worker in (b"w1", b"w2"):
+        bus.ready(worker)
+    job = bus.submit(b"c")
+    bus.started(b"w1", bus.given(b"w1")[0])
+    bus.chunk(b"w1", bus.given(b"w1")[0], segment=0)
+    bus.core.worker_leaves(b"w1", "left", bus.now)
+    bus.settle()
+    (again,) = bus.given(b"w2")
+    bus.spoken(b"w2", again, segment=1, audio=b"more")
+    kinds = [message[0][3] for message in bus.sent.to_client[b"c"]]
+    assert kinds[-5:] == [wire.STARTED, wire.CHUNK, wire.STARTED, wire.CHUNK, wire.DONE]
+    bus.core.fetch(b"d", wire.pack_envelope(wire.FETCH, job), bus.now)
+    bus.settle()
+    assert [m[1] for m in bus.sent.to_client[b"d"] if m[0][3] == wire.CHUNK] == [b"\0\0", b"more"]
+    assert decode(bus.sent.to_client[b"d"][-1][1], Done).chunks == 2
+
+
+def test_an_attempt_in_one_message_whose_header_is_none_is_the_workers_error() -> None:
+    bus = Bus()
+    bus.ready(b"w1")
+    bus.submit(b"c", durable=False)
+    key = bus.given(b"w1")[0]
+    bus.started(b"w1", key)
+    with pytest.raises(ProtocolError):
+        bus.core.spoken(b"w1", wire.pack_envelope(wire.SPOKEN, key[:16], 1), (b"\x93no", b"pcm!"), bus.now)
+    assert bus.open(b"w1") == [key]

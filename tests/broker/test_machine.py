@@ -128,6 +128,10 @@ class Machine(RuleBasedStateMachine):
     def done(self, peer: bytes, pick: int) -> None:
         self.bus.done(peer, self.key(peer, pick))
 
+    @rule(peer=PEERS, pick=st.integers(0, 50), segment=st.integers(0, 2))
+    def spoken(self, peer: bytes, pick: int, segment: int) -> None:
+        self.bus.spoken(peer, self.key(peer, pick), segment=segment)
+
     @rule(peer=PEERS, pick=st.integers(0, 50), code=CODES)
     def failed(self, peer: bytes, pick: int, code: str) -> None:
         self.bus.failed(peer, self.key(peer, pick), code)

@@ -17,7 +17,7 @@ from voicebus.common.errors import (
     UnknownVoice,
     WorkerLost,
 )
-from voicebus.common.messages import Done, Failed, Started, encode
+from voicebus.common.messages import Done, Failed, Spoken, Started, encode
 
 from .model import Desk, true_audio
 
@@ -57,6 +57,47 @@ def test_a_job_ends_with_its_audio_and_the_broker_is_no_longer_asked_anything() 
     assert task.error is None
     assert desk.audio_of(task) == flat(task.job)
     assert desk.core.next_deadline() == float("inf")
+
+
+def spoken(
+    task: Task, attempt: int = 1, segment: int = 0, pcm: bytes = b"pcm!"
+) -> tuple[bytes, bytes, bytes]:
+    envelope = wire.pack_envelope(wire.SPOKEN, task.job, attempt, wire.SEGMENT_END, 0, segment)
+    return envelope, encode(Spoken("w", "tone", 24_000, segment + 1, len(pcm) // 2, 0.5)), pcm
+
+
+def test_a_job_that_comes_in_one_message_ends_like_any_other() -> None:
+    desk = up()
+    task = desk.submit()
+    desk.core.receive(desk.core.lines[0], *spoken(task), desk.now)
+    assert (task.ended, task.error, task.chunks, task.attempts) == (True, None, [b"pcm!"], 1)
+    assert (task.started, task.done) == (Started("w", "tone", 24_000, 1), Done(1, 2, 0.5))
+
+
+def test_half_a_sample_or_an_old_attempt_in_one_message_is_no_answer() -> None:
+    desk = up()
+    task = desk.submit()
+    line = desk.core.lines[0]
+    desk.core.receive(line, *spoken(task, pcm=b"odd"), desk.now)
+    started = wire.pack_envelope(wire.STARTED, task.job, 2), encode(Started("w", "tone", 24_000, 1))
+    desk.core.receive(line, *started, None, desk.now)
+    desk.core.receive(line, *spoken(task), desk.now)
+    assert not task.ended
+    assert (desk.core.errors, desk.core.strays) == (1, 1)
+
+
+def test_what_was_heard_is_not_spoken_again_in_one_message_either() -> None:
+    desk = up()
+    task = desk.submit(listening=True)
+    line = desk.core.lines[0]
+    for envelope, header, payload in (
+        (wire.pack_envelope(wire.STARTED, task.job, 1), encode(Started("w", "tone", 24_000, 1)), None),
+        (wire.pack_envelope(wire.CHUNK, task.job, 1), None, b"pcm!"),
+        spoken(task, attempt=2),
+    ):
+        desk.core.receive(line, envelope, header, payload, desk.now)
+    assert isinstance(task.error, WorkerLost)
+    assert list(task.heard or ()) == [b"pcm!"]
 
 
 def test_a_new_attempt_takes_back_its_first_segment_and_all_later_ones() -> None:

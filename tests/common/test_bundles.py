@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from voicebus.common import bundles, wire
 from voicebus.common.errors import ProtocolError
+from voicebus.common.messages import Spoken, encode
 
 envelopes = st.builds(
     wire.pack_envelope,
@@ -188,3 +189,13 @@ def test_whatever_is_sent_arrives_once_and_in_order(steps: list[tuple[bytes, int
         came[message[0]] += kinds(message)[1]
     for peer in came:
         assert came[peer] == [what[pick][0][3] for to, pick in steps if to == peer]
+
+
+def test_spoken_is_taken_apart_for_those_who_do_not_read_bundles() -> None:
+    header = encode(Spoken("w", "tone", 24_000, 1, 2))
+    for payload in (b"pcm!", bytes(wire.COPY_BELOW_BYTES)):
+        whole = (wire.pack_envelope(wire.SPOKEN, flags=wire.SEGMENT_END), header, payload)
+        sent = bundler().pack([(PLAIN, *whole), (PEER, *whole)], 0.0)
+        assert sent[-1] == (PEER, *whole)
+        assert [kinds(message)[1] for message in sent[:-1]] == [[wire.STARTED], [wire.CHUNK], [wire.DONE]]
+        assert sent[1][2] == payload

@@ -24,7 +24,7 @@ PATIENCE_S = 30.0
 ENVELOPE = struct.Struct("!3sB16sHHII")
 STARTED, CHUNK, DONE, FAILED, CANCEL = 3, 4, 5, 6, 7
 READY, WELCOME, HEARTBEAT, JOB, RETURN, DRAIN, DRAINED, GOODBYE, REREGISTER = range(0x20, 0x29)
-BUNDLE = 0x0D
+BUNDLE, SPOKEN = 0x0D, 0x0E
 HEADED = {STARTED, DONE, FAILED, READY, HEARTBEAT}
 SEGMENT_END = 2
 INTERVAL_MS = 100
@@ -41,14 +41,29 @@ def messages_of(frames: list[bytes]) -> list[list[bytes]]:
     """The messages that came as this one, each behind the routing id."""
     peer, envelope, *rest = frames
     if envelope[3] != BUNDLE:
-        return [frames]
+        return apart(frames)
     found: list[list[bytes]] = []
     left: list[bytes] = msgpack.unpackb(rest[0])
     while left:
-        frames = 2 if left[0][3] in HEADED or left[0][3] == CHUNK else 1
-        found.append([peer, *left[:frames]])
-        del left[:frames]
+        kind = left[0][3]
+        count = 3 if kind == SPOKEN else 2 if kind in HEADED or kind == CHUNK else 1
+        found += apart([peer, *left[:count]])
+        del left[:count]
     return found
+
+
+def apart(frames: list[bytes]) -> list[list[bytes]]:
+    """A message; of SPOKEN the three that it stands for."""
+    peer, envelope, *rest = frames
+    if envelope[3] != SPOKEN:
+        return [frames]
+    key, segment = envelope[4:22], envelope[28:32]
+    worker, engine, rate, segments, samples, engine_s = msgpack.unpackb(rest[0])
+    return [
+        [peer, b"VB1\x03" + key + bytes(2) + segment + bytes(4), pack(worker, engine, rate, segments)],
+        [peer, b"VB1\x04" + key + b"\0\2" + bytes(4) + segment, rest[1]],
+        [peer, b"VB1\x05" + key + bytes(10), pack(1, samples, engine_s)],
+    ]
 
 
 class Message:

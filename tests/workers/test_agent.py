@@ -80,6 +80,7 @@ def test_a_socket_that_another_brokers_message_closed_is_not_read(
     agent = make(script)
     script.start(agent._actions)
     agent._flush()
+    agent._push(0.0)
     for router, _ in routers:
         peer, *_ = router.recv_multipart()
         router.send_multipart([peer, b"news"])
