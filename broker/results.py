@@ -9,7 +9,7 @@ spoken again should its client come back. Sans-IO.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FINISHED_OVERHEAD_BYTES: Final = 600
 """Charged for each result above its frames."""
 FRAME_OVERHEAD_BYTES: Final = 200
+_SPOKEN_OVERHEAD_BYTES: Final = FINISHED_OVERHEAD_BYTES + FRAME_OVERHEAD_BYTES
 LARGEST_PAGE_BYTES: Final = wire.FETCH_CHUNKS * wire.MAX_PAYLOAD_BYTES
 LARGEST_SHARE: Final = 4
 """One job may take this part of the whole: 16 MiB of the default 64, six minutes of speech at 24 kHz."""
@@ -39,24 +40,28 @@ class Finished(msgspec.Struct, eq=False, gc=False):
     it a tenth of a second each time.
     """
 
-    header: bytes
-    payload: Payload
+    fingerprint: int
+    "Of what was asked."
     engine: str
     attempt: int
     started: bytes
-    record: tuple[tuple[bytes, Any], ...]
+    record: tuple[tuple[bytes, Any], ...] | None
     "STARTEDs and CHUNKs as they were sent."
     answer: bytes
     error: BusError | None
     size_bytes: int
     at: float
+    spoken: tuple[bytes, Any] | None = None
+    "SPOKEN's envelope and audio, while it was not taken apart; its header is the answer."
 
 
 class Results:
     """The records of open jobs and the results of ended ones, by job id."""
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
-        self.finished: OrderedDict[bytes, Finished] = OrderedDict()
+        self.finished: dict[bytes, Finished] = {}
+        self._order: deque[bytes] = deque()
+        "The same, the oldest first: a dict that loses its first entries is slow to find the next."
         self.size_bytes = 0
         self._most_bytes = settings.result_cache_bytes
         self._largest_bytes = settings.result_cache_bytes // LARGEST_SHARE
@@ -126,17 +131,17 @@ class Results:
         return True
 
     def _make_room(self) -> bool:
-        finished = self.finished
-        while self.size_bytes > self._most_bytes and finished:
-            self.size_bytes -= finished.popitem(last=False)[1].size_bytes
+        finished, order = self.finished, self._order
+        while self.size_bytes > self._most_bytes and order:
+            self.size_bytes -= finished.pop(order.popleft()).size_bytes
         return self.size_bytes <= self._most_bytes
 
     # ---- jobs that ended
 
     def keep(self, job: Job, answer: bytes, error: BusError | None, now: float) -> bool:
         """Keep an ended job's answer for a while; return whether there was room for it."""
-        record: tuple[tuple[bytes, Any], ...] = ()
-        size = FINISHED_OVERHEAD_BYTES + job.size_bytes
+        record = None
+        size = FINISHED_OVERHEAD_BYTES
         if error is not None:
             self.forget(job)
             self.size_bytes += size
@@ -148,17 +153,21 @@ class Results:
             self.size_bytes += size
             size += job.record_bytes
             job.record, job.record_bytes = None, 0
+        self._order.append(job.id)
         self.finished[job.id] = Finished(
-            job.header, job.payload, job.pool.engine, job.attempt or 1, job.started, record, answer, error,
-            size, now,
+            fingerprint(job.header, job.payload), job.pool.engine, job.attempt or 1, job.started, record,
+            answer, error, size, now,
         )  # fmt: skip
         return self.size_bytes <= self._most_bytes or self._make_room()
 
     def keep_spoken(self, job: Job, envelope: bytes, header: bytes, payload: Payload, now: float) -> None:
         """Keep a job that was spoken in one message, as that message."""
-        size = FINISHED_OVERHEAD_BYTES + FRAME_OVERHEAD_BYTES + job.size_bytes + len(payload)
-        self.finished[job.id] = Finished(
-            job.header, job.payload, job.pool.engine, 1, b"", ((envelope, payload),), header, None, size, now
+        job_id, text = job.id, job.payload
+        size = _SPOKEN_OVERHEAD_BYTES + len(payload)
+        asked = hash((job.header, text)) if text.__class__ is bytes else fingerprint(job.header, text)
+        self._order.append(job_id)
+        self.finished[job_id] = Finished(
+            asked, job.pool.engine, 1, b"", None, header, None, size, now, (envelope, payload)
         )
         self.size_bytes += size
         if self.size_bytes > self._most_bytes:
@@ -169,7 +178,7 @@ class Results:
         known = self.finished.get(job_id)
         if known is None:
             return False
-        if header != known.header or bytes(payload) != bytes(known.payload):
+        if fingerprint(header, payload) != known.fingerprint:
             raise Conflict("this job id was used for another text or voice")
         if known.error is None:
             self._ledger.accepted(peer, job_id, known.engine, wire.ATTACHED | wire.STORED)
@@ -188,9 +197,9 @@ class Results:
         if known is None:
             return False
         if known.error is None:
-            if known.record[:1] and known.record[0][0][3] == wire.SPOKEN:
-                self._take_apart(known)
-            every = [message for message in known.record if message[0][3] == wire.CHUNK]
+            if known.spoken is not None:
+                self._take_apart(known, *known.spoken)
+            every = [message for message in known.record or () if message[0][3] == wire.CHUNK]
             chunks = [
                 (int.from_bytes(envelope[28:32]), envelope[23], frame)
                 for envelope, frame in every[first : first + wire.FETCH_CHUNKS]
@@ -204,22 +213,24 @@ class Results:
         return True
 
     @staticmethod
-    def _take_apart(known: Finished) -> None:
-        envelope, payload = known.record[0]
+    def _take_apart(known: Finished, envelope: bytes, payload: Payload) -> None:
         (_, known.started), chunk, (_, known.answer) = spoken.parts(envelope, known.answer, payload)
-        known.record = (chunk,)
+        known.record, known.spoken = (chunk,), None
 
     def sweep(self, now: float) -> None:
         """Forget what is too old."""
-        while self.finished:
-            job_id, oldest = next(iter(self.finished.items()))
-            if now - oldest.at < self._keep_s:
-                return
-            self.size_bytes -= self.finished.pop(job_id).size_bytes
+        order, finished = self._order, self.finished
+        while order and now - finished[order[0]].at >= self._keep_s:
+            self.size_bytes -= finished.pop(order.popleft()).size_bytes
 
     def _failed_again(self, job_id: bytes, peer: bytes, known: Finished) -> None:
         envelope = wire.pack_envelope(wire.FAILED, job_id, known.attempt)
         self._ledger.to_clients.append((peer, envelope, known.answer))
+
+
+def fingerprint(header: bytes, text: Payload) -> int:
+    """What was asked, in 64 bits under this process's random key: kept for each result in place of it."""
+    return hash((header, bytes(text)))
 
 
 def send_page(
