@@ -76,8 +76,13 @@ class Pools:
 
     def next_deadline(self) -> float | None:
         """When a job has waited for its voice long enough."""
-        found = [pool.affinity.next_deadline() for pool in self.by_engine.values() if pool.affinity.held]
-        return min((at for at in found if at is not None), default=None)
+        first: float | None = None
+        for pool in self.by_engine.values():
+            if pool.affinity.held:
+                at = pool.affinity.next_deadline()
+                if at is not None and (first is None or at < first):
+                    first = at
+        return first
 
     def touch(self, pool: Pool) -> None:
         """Note that a job or a credit of this pool has come."""

@@ -167,14 +167,14 @@ class Bundler:
     def _settle(self, row: list[Any], now: float) -> None:
         """Keep the piles that may wait, or send them too."""
         patient = {peer: pile for peer, pile in self._patient.items() if pile.patient}
-        if not patient or now >= self.due:
-            row.extend(patient.values())
-            self._patient = {}
-            self.due = inf
-        else:
-            self._patient = patient
+        if patient and now < self.due:
             if self.due == inf:
                 self.due = now + PATIENCE_S
+        else:
+            row.extend(patient.values())
+            patient.clear()
+            self.due = inf
+        self._patient = patient
 
 
 def _plain(message: Any) -> Iterator[Any]:
