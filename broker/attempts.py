@@ -102,13 +102,12 @@ class Attempts:
         """
         pool = job.pool
         selector = pool.selector
-        spare = selector.free if job.submit.lane == "interactive" else selector.free - 1
-        if spare <= 0 or pool.affinity.matters or self.draining or job.deadline - now < SHORTEST_S:
+        spare = selector.free
+        if spare < 2 and not (spare and job.submit.lane == "interactive"):
             return False
-        worker = selector.pick(0)
-        if worker is None:
+        if pool.affinity.matters or self.draining or job.deadline - now < SHORTEST_S:
             return False
-        self._assign(job, worker, now)
+        self._assign(job, selector.idle.peek(), now)
         return True
 
     def _give_held(self, pool: Pool, now: float) -> None:

@@ -74,6 +74,7 @@ class Intake:
         self._finished = results.finished
         self._admission = admission
         self._pools = pools
+        self._by_engine = pools.by_engine
         self._attempts = attempts
         self._results = results
         self._durables = durables
@@ -85,10 +86,9 @@ class Intake:
         known = self._jobs.get(job_id)
         if known is not None:
             self._attach(known, client, envelope[23] & wire.ANEW != 0, header, payload)
-        elif not (
-            (job_id in self._finished and self._results.answer_again(job_id, client.peer, header, payload))
-            or self._durables.submitted_again(job_id, client, header, payload)
-        ):
+        elif job_id in self._finished:
+            self._results.answer_again(job_id, client.peer, header, payload)
+        elif not self._durables.submitted_again(job_id, client, header, payload):
             self.accept(client, job_id, envelope, header, payload, now)
 
     def accept(
@@ -104,7 +104,10 @@ class Intake:
             raise stopping()
         size_bytes = len(header) + len(payload) + JOB_OVERHEAD_BYTES
         self._admission.check(client, size_bytes)
-        pool = self._pools.choose(submit.engine or self._settings.default_engine, now)
+        engine = submit.engine or self._settings.default_engine
+        pool = self._by_engine.get(engine)
+        if pool is None or pool.info is None:
+            pool = self._pools.choose(engine, now)
         budget_ms = int.from_bytes(envelope[28:32])
         if budget_ms or submit.durable:
             deadline = now + self._admission.budget_s(submit, budget_ms)

@@ -173,18 +173,15 @@ class Results:
         if self.size_bytes > self._most_bytes:
             self._make_room()
 
-    def answer_again(self, job_id: bytes, peer: bytes, header: bytes, payload: Payload) -> bool:
-        """Answer a submission whose job has ended; False if that is not known. Raises `Conflict`."""
-        known = self.finished.get(job_id)
-        if known is None:
-            return False
+    def answer_again(self, job_id: bytes, peer: bytes, header: bytes, payload: Payload) -> None:
+        """Answer a submission whose job is among `finished`. Raises `Conflict`."""
+        known = self.finished[job_id]
         if fingerprint(header, payload) != known.fingerprint:
             raise Conflict("this job id was used for another text or voice")
         if known.error is None:
             self._ledger.accepted(peer, job_id, known.engine, wire.ATTACHED | wire.STORED)
         else:
             self._failed_again(job_id, peer, known)
-        return True
 
     def page_bytes(self, job_id: bytes) -> int:
         """The most that a page of this job's result takes; 0 if it is not known or has none."""

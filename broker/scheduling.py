@@ -191,10 +191,10 @@ STRATEGIES: dict[str, Callable[[RandBelow], Tier]] = {
 class Selector:
     """The workers of one engine that have room, in two tiers, and the pick among them."""
 
-    __slots__ = ("_ahead", "_heeds_load", "_idle", "_turns", "free", "slots")
+    __slots__ = ("_ahead", "_heeds_load", "_turns", "free", "idle", "slots")
 
     def __init__(self, strategy: str, rand_below: RandBelow) -> None:
-        self._idle = STRATEGIES[strategy](rand_below)
+        self.idle = STRATEGIES[strategy](rand_below)
         self._ahead = STRATEGIES[strategy](rand_below)
         self._heeds_load = strategy == "least_load"
         self._turns = 0
@@ -210,7 +210,7 @@ class Selector:
         self._turns += 1
         worker.turn = self._turns
         load = len(worker.inflight)
-        tier = self._idle if load < worker.slots else self._ahead if load == worker.slots else None
+        tier = self.idle if load < worker.slots else self._ahead if load == worker.slots else None
         worker.tier = tier
         if tier is not None:
             tier.add(worker)
@@ -230,7 +230,7 @@ class Selector:
         A job is only sent ahead of a free slot while more jobs wait than there are slots: the last jobs of a
         batch go to whoever is free first instead of queueing behind a long one.
         """
-        tier = self._idle
+        tier = self.idle
         if not tier:
             tier = self._ahead
             if not tier or waiting <= self.slots:
@@ -250,7 +250,7 @@ class Selector:
         load, old = len(worker.inflight), worker.tier
         if load <= worker.slots:
             self.free -= 1
-            tier = self._idle if load < worker.slots else self._ahead
+            tier = self.idle if load < worker.slots else self._ahead
             if tier is old:
                 tier.again(worker)
                 return
@@ -269,7 +269,7 @@ class Selector:
         load = len(worker.inflight)
         if load < worker.slots:
             self.free += 1
-            tier = self._idle
+            tier = self.idle
         else:
             tier = self._ahead if load == worker.slots else None
         old = worker.tier

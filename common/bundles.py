@@ -75,19 +75,24 @@ def packed(messages: Iterable[Sequence[Any]], *, always: bool = False) -> Iterat
         yield from pack(pile) if always or len(pile) > 1 else pile
 
 
-def unpack(data: bytes) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
-    """Give (envelope, header, payload) of each message; None for a frame that its kind does not have.
-
-    Raises `ProtocolError` at the first message that is none, after having given those before it.
-    """
+def frames_of(data: bytes) -> list[bytes]:
+    """All frames in a bundle. Raises `ProtocolError`."""
     try:
         frames = _decode(data)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise ProtocolError(f"bad bundle: {error}") from None
     if len(frames) > wire.MAX_BUNDLED * wire.MAX_FRAMES:
         raise ProtocolError(f"a bundle has at most {wire.MAX_BUNDLED} messages")
+    return frames
+
+
+def unpack(data: bytes) -> Iterator[tuple[bytes, bytes | None, bytes | None]]:
+    """Give (envelope, header, payload) of each message; None for a frame that its kind does not have.
+
+    Raises `ProtocolError` at the first message that is none, after having given those before it.
+    """
     shapes = _SHAPES
-    row = iter(frames)
+    row = iter(frames_of(data))
     try:
         for envelope in row:
             if len(envelope) != _ENVELOPE_BYTES or envelope[3] not in shapes:
