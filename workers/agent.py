@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import zmq
 
+from ..common import wire
 from ..common.errors import BusError
 from . import control
 from .actions import (
@@ -37,7 +38,7 @@ from .actions import (
 )
 from .children import Child, rss_bytes, thread_environment
 from .core import WorkerCore
-from .sockets import FLUSH_MS, BrokerSocket, receiver, sender
+from .sockets import FLUSH_MS, BrokerSocket, receiver, sender, unpacked
 
 log = logging.getLogger(__name__)
 
@@ -182,6 +183,9 @@ class Agent:
                 if frames[0][3] == control.HELLO:
                     child.forget_folder()
                     self._senders[slot](self._setup)
+                elif frames[0][3] == wire.BUNDLE:
+                    for message in unpacked(frames):
+                        self._core.child_message(slot, message, now, self._actions)
                 else:
                     self._core.child_message(slot, frames, now, self._actions)
         except zmq.Again:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import zmq
 
-from ..common import wire
+from ..common import bundles, wire
 from ..common.config import Logging
 from ..common.errors import BusError, Cancelled, ConfigError, EngineError, ProtocolError
 from ..common.logging import setup_logging
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETUP_TIMEOUT_MS: Final = 30_000
+BUNDLED_BYTES: Final = 128 * 1024
+"""Below, a copy is cheaper than another wake-up of the agent."""
 SEND_AHEAD: Final = 64
 """Messages that may wait for the agent; more, and the engine waits (at most 16 MiB of audio)."""
 _PR_SET_PDEATHSIG: Final = 1
@@ -85,8 +87,17 @@ class AgentLink:
         elif kind == wire.CANCEL and frames[0][4:22] == self._current:
             self._cancelled = True
 
-    def send(self, frames: Frames) -> None:
-        """Send, waiting for room; a job that is cancelled meanwhile raises `Cancelled` at a CHUNK."""
+    def send(self, *messages: Frames) -> None:
+        """Send, waiting for room; a job that is cancelled meanwhile raises `Cancelled` at a CHUNK.
+
+        Several messages leave as one if they fit: the agent is then woken once, and has them side by side.
+        """
+        if len(messages) > 1 and sum(len(frame) for frames in messages for frame in frames) < BUNDLED_BYTES:
+            messages = tuple(list(bundle) for bundle in bundles.pack(messages))
+        for frames in messages:
+            self._send(frames)
+
+    def _send(self, frames: Frames) -> None:
         while True:
             try:
                 # The first part finds room for the whole message or fails.

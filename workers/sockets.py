@@ -60,7 +60,8 @@ def sender(socket: zmq.Socket[bytes]) -> Callable[[Sequence[Any]], None]:
         last = len(frames) - 1
         for place, frame in enumerate(frames):
             # Only the first part can find the peer full: libzmq takes a message whole.
-            send(frame, last_one if place == last else more, len(frame) < COPY_BELOW_BYTES)
+            copied = frame.__class__ is bytes or len(frame) < COPY_BELOW_BYTES
+            send(frame, last_one if place == last else more, copied)
 
     return send_all
 
@@ -108,7 +109,7 @@ class BrokerSocket:
         envelope = frames[0]
         if len(frames) != 2 or len(envelope) != wire.ENVELOPE_BYTES or envelope[3] != wire.BUNDLE:
             return frames
-        self._unpacked = _unpacked(frames)
+        self._unpacked = unpacked(frames)
         return self.receive()
 
     def send(self, frames: Frames) -> None:
@@ -197,7 +198,8 @@ def _merged(burst: list[Frames]) -> list[Sequence[Any]]:
     return [frames for frames in out if frames is not None]
 
 
-def _unpacked(bundle: Frames) -> Iterator[Frames]:
+def unpacked(bundle: Frames) -> Iterator[Frames]:
+    """The messages of a bundle; one that breaks off is itself given at last."""
     try:
         for message in bundles.unpack(bytes(bundle[1])):
             yield [frame for frame in message if frame is not None]

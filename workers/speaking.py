@@ -54,8 +54,8 @@ class Voices(Protocol[StateT_co]):
 class Link(Protocol):
     """The way to the agent."""
 
-    def send(self, frames: Frames) -> None:
-        """Send a message, waiting for room as long as it takes."""
+    def send(self, *messages: Frames) -> None:
+        """Send messages, together if that can be, waiting for room as long as it takes."""
         ...
 
     def check(self) -> None:
@@ -121,6 +121,8 @@ class _Attempt(Generic[StateT]):
         self._text = frames[2]
         self._chunks = self._bytes = 0
         self._engine_s = 0.0
+        self._last: list[Frames] = []
+        "The chunk that ends the attempt: it leaves with DONE, which is known at the same time."
 
     def speak(self) -> None:
         submit = decode(self._header, Submit)
@@ -145,12 +147,13 @@ class _Attempt(Generic[StateT]):
         for number in range(self._first_segment, len(segments)):
             self._link.check()
             request = Request(segments[number], language, submit.speed, submit.options)
-            self._segment(number, request, state)
+            self._segment(number, request, state, last=number == len(segments) - 1)
         self._link.send(
+            *self._last,
             [
                 pack_envelope(wire.DONE, self._job, self._attempt),
                 encode(Done(self._chunks, self._bytes // 2, round(self._engine_s, 6))),
-            ]
+            ],
         )
 
     def _segments(self, text: str, language: str) -> list[str]:
@@ -166,7 +169,7 @@ class _Attempt(Generic[StateT]):
             )
         return segments
 
-    def _segment(self, number: int, request: Request, state: StateT) -> None:
+    def _segment(self, number: int, request: Request, state: StateT, *, last: bool) -> None:
         iterator: Iterator[Samples] = iter(self._timed(lambda: self._engine.speak(request, state)))
         ended = False
         try:
@@ -175,28 +178,32 @@ class _Attempt(Generic[StateT]):
                 if samples is None:
                     break
                 ended = operator.length_hint(iterator, 1) == 0
-                self._audio(number, checked(samples), ended)
+                self._audio(number, checked(samples), ended, last=last)
         finally:
             close: Any = getattr(iterator, "close", None)
             if close is not None:
                 close()
         if not ended:
-            self._chunk(number, b"", wire.SEGMENT_END)
+            self._chunk(number, b"", wire.SEGMENT_END, last=last)
 
-    def _audio(self, number: int, samples: Samples, ended: bool) -> None:
+    def _audio(self, number: int, samples: Samples, ended: bool, *, last: bool) -> None:
         left = len(samples) * 2
         if not left and ended:
-            self._chunk(number, b"", wire.SEGMENT_END)
+            self._chunk(number, b"", wire.SEGMENT_END, last=last)
         elif not left:
             self._link.check()
         for piece in pieces(samples, wire.MAX_PAYLOAD_BYTES if self._bytes else FIRST_CHUNK_BYTES):
             left -= len(piece)
-            self._chunk(number, piece, wire.SEGMENT_END if ended and not left else 0)
+            over = ended and not left
+            self._chunk(number, piece, wire.SEGMENT_END if over else 0, last=last and over)
 
-    def _chunk(self, number: int, payload: bytes, flags: int) -> None:
+    def _chunk(self, number: int, payload: bytes, flags: int, *, last: bool) -> None:
         self._link.check()
         envelope = pack_envelope(wire.CHUNK, self._job, self._attempt, flags, self._chunks, number)
-        self._link.send([envelope, payload])
+        if last:
+            self._last = [[envelope, payload]]
+        else:
+            self._link.send([envelope, payload])
         self._chunks += 1
         self._bytes += len(payload)
 

@@ -73,8 +73,8 @@ class FakeLink:
         self.frames: list[list[Any]] = []
         self.cancel_after = cancel_after
 
-    def send(self, frames: list[Any]) -> None:
-        self.frames.append(frames)
+    def send(self, *messages: list[Any]) -> None:
+        self.frames += messages
 
     def check(self) -> None:
         if self.cancel_after is not None and len(self.frames) >= self.cancel_after:
