@@ -242,6 +242,7 @@ class AsyncClient(Face):
             self._link,
             lambda item: self._line(item, manner, sink, deadline_s, naming),
             window or self._limits.window(engine),
+            adapts=window is None,
             in_order=in_order,
         )
         if isinstance(lines, AsyncIterable):

@@ -176,7 +176,7 @@ class ClientCore:
             elif kind == wire.STARTED:
                 self._on_started(task, attempt, sequence, decode(header, Started))
             elif kind == wire.ACCEPTED:
-                decode(header, Accepted)
+                task.queued_ahead = decode(header, Accepted).queued_ahead
                 self._on_accepted(task, flags, now)
             elif kind == wire.FAILED:
                 self._on_failed(task, decode(header, Failed), now)

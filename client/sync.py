@@ -216,8 +216,8 @@ class Client(Face):
 
         A line is a string, or a mapping or object with `text` and any of voice, engine, language, speed,
         options. A line that fails is a result with an `error`; the rest goes on. `lines` is read as results
-        are taken, so it may be endless. `window` is how many lines are under way, by default what
-        keeps all workers busy. With `in_order` false, results come as they end.
+        are taken, so it may be endless. `window` is how many lines are under way, by default so
+        many as keep all workers busy. With `in_order` false, results come as they end.
 
         `durable` lines that are under way go on when the client is closed or dies. `naming` then gives each
         job its id, so that the same lines may be mapped again: what was begun is not begun once more, and
@@ -233,6 +233,7 @@ class Client(Face):
             self._link,
             lambda item: self._line(item, manner, sink, deadline_s, naming),
             window or self._limits.window(engine),
+            adapts=window is None,
             in_order=in_order,
         )
         return self._mapped(iter(lines), rows, sink)

@@ -86,6 +86,7 @@ class Task:
         "next_chunk",
         "payload",
         "phase",
+        "queued_ahead",
         "reply",
         "seeks",
         "segment",
@@ -138,6 +139,8 @@ class Task:
         self.followers: tuple[Task, ...] = ()
         "Tasks about the same job, which get this one's answer."
         self.phase = Phase.PARKED
+        self.queued_ahead = -1
+        "Jobs that waited before this one when it was accepted; -1: nobody said."
         self.line = -1
         "Number of the broker that has it."
         self.submitted_at = 0.0

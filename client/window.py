@@ -1,8 +1,10 @@
 """A long row of lines, spoken many at a time and given back in order, or as they end.
 
-The input is read only as fast as results are taken, so it may be endless. At most `size` lines are under way;
-a slow line does not stop those behind it until `HELD_WINDOWS` windows of finished ones wait for it.
-Like `Reading`, it never waits itself, so both faces share it.
+The input is read only as fast as results are taken, so it may be endless. So many lines are under way as keep
+the bus busy: where a line's jobs found nothing waiting when they were accepted, workers may have run out of
+work, and the window grows, up to `MOST_ADAPTED`; where more waited than the window holds, others wait
+too, and it shrinks again. A slow line does not stop those behind it until `HELD_WINDOWS` windows of
+finished ones wait for it. Like `Reading`, it never waits itself, so both faces share it.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from .task import Task
 from .text import Piece
 
 HELD_WINDOWS: Final = 4
+MOST_ADAPTED: Final = 1024
+"""Results that are done and not taken yet are held in memory: a window may not grow for ever."""
 
 Parts = tuple[list[Task], list[Piece]]
 
@@ -37,15 +41,24 @@ class _Row:
 class Window:
     """Lines under way. `open_line(item)` makes a line's tasks.
 
-    With `in_order` false, a line is given back as soon as it has ended.
+    With `adapts`, `size` is the least. With `in_order` false, a line is given back as soon as it has ended.
     """
 
     def __init__(
-        self, carrier: Carrier, open_line: Callable[[Any], Parts], size: int, *, in_order: bool = True
+        self,
+        carrier: Carrier,
+        open_line: Callable[[Any], Parts],
+        size: int,
+        *,
+        adapts: bool = False,
+        in_order: bool = True,
     ) -> None:
         self._carrier = carrier
         self._open_line = open_line
-        self._size = max(1, size)
+        self._least = self._size = max(1, size)
+        self._adapts = adapts
+        self._full = False
+        "Whether more lines could have been under way since the last ones ended."
         self._in_order = in_order
         self._rows: dict[int, _Row] = {}
         "Lines not given back yet, by index."
@@ -73,6 +86,7 @@ class Window:
             except StopIteration:
                 return False
             self.add(item)
+        self._full = True
         return True
 
     def add(self, item: Any) -> None:
@@ -109,6 +123,19 @@ class Window:
                 if not row.left:
                     self._busy -= 1
                     self._over.append(row)
+                    if self._adapts:
+                        self._adapt(task)
+        self._full = False
+
+    def _adapt(self, task: Task) -> None:
+        """Learn from a task that has ended whether the bus could do more."""
+        if task.error is not None or task.queued_ahead < 0:
+            return
+        if not task.queued_ahead:
+            if self._full and self._size < MOST_ADAPTED:
+                self._size += 1
+        elif task.queued_ahead > self._size > self._least:
+            self._size -= 1
 
     def ready(self) -> list[Result]:
         """The results whose turn it is."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from voicebus.client.task import Task
 from voicebus.client.text import Piece
-from voicebus.client.window import HELD_WINDOWS, Window
+from voicebus.client.window import HELD_WINDOWS, MOST_ADAPTED, Window
 from voicebus.common.errors import BadRequest, BrokerUnreachable, UnknownVoice
 
 from .fakes import FakeLink, chunk, end, started
@@ -18,7 +18,7 @@ from .fakes import FakeLink, chunk, end, started
 Parts = tuple[list[Task], list[Piece]]
 
 
-def window(size: int, *, in_order: bool = True) -> tuple[FakeLink, Window]:
+def window(size: int, *, in_order: bool = True, adapts: bool = False) -> tuple[FakeLink, Window]:
     link = FakeLink()
 
     def open_line(item: str) -> Parts:
@@ -26,7 +26,7 @@ def window(size: int, *, in_order: bool = True) -> tuple[FakeLink, Window]:
             raise BadRequest("empty")
         return [Task(word.encode(), b"", None) for word in item.split()], [Piece(w) for w in item.split()]
 
-    return link, Window(link, open_line, size, in_order=in_order)
+    return link, Window(link, open_line, size, in_order=in_order, adapts=adapts)
 
 
 def finish(rows: Window, task: Task) -> None:
@@ -123,3 +123,39 @@ def test_a_result_names_its_jobs() -> None:
     finish(rows, link.submitted[0])
     (result,) = rows.ready()
     assert result.jobs == (b"ab".hex(),)
+
+
+def rounds(link: FakeLink, rows: Window, times: int, queued_ahead: int, lines: Iterator[str]) -> int:
+    """End what is under way, time and again, all of it accepted behind so many; how much is then under way."""
+    for _ in range(times):
+        rows.fill(lines)
+        for task in [task for task in link.submitted if not task.ended]:
+            task.queued_ahead = queued_ahead
+            finish(rows, task)
+        rows.ready()
+        link.submitted.clear()
+    rows.fill(lines)
+    return len(link.submitted)
+
+
+def test_the_window_grows_while_the_bus_could_do_more_and_shrinks_when_others_wait() -> None:
+    link, rows = window(4, adapts=True, in_order=False)
+    lines = (f"l{number}" for number in count())
+    assert rounds(link, rows, 1, 0, lines) == 5, "one for each time that others could have been under way"
+    assert rounds(link, rows, 3000, 0, lines) == MOST_ADAPTED
+    assert rounds(link, rows, 1, MOST_ADAPTED, lines) == MOST_ADAPTED, "as many wait as are ours: that is us"
+    assert rounds(link, rows, 3, 10_000, lines) == 4
+    fixed_link, fixed = window(4)
+    assert rounds(fixed_link, fixed, 20, 0, lines) == 4
+
+
+def test_a_window_that_is_not_full_says_nothing_of_the_bus() -> None:
+    link, rows = window(4, adapts=True)
+    assert not rows.fill(iter(["a", "b"]))
+    for task in link.submitted:
+        task.queued_ahead = 0
+        finish(rows, task)
+    assert not rows.fill(iter([]))
+    link.submitted.clear()
+    rows.fill(f"l{number}" for number in range(100))
+    assert len(link.submitted) == 4
