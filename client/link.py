@@ -140,11 +140,11 @@ class Link:
             self._ids = fresh
             return made
 
-    def submit(self, task: Task) -> None:
-        """Hand a task to the thread. Raises `BadRequest` on a closed or forked client."""
+    def submit(self, *tasks: Task) -> None:
+        """Hand tasks to the thread. Raises `BadRequest` on a closed or forked client."""
         if self._closing or os.getpid() != self._pid:
             raise self._refusal()
-        self._inbox.append(task)
+        self._inbox.extend(tasks)
         if not self._rung:
             self._ring()
         if self._closing:

@@ -23,7 +23,7 @@ FADE_S: Final = 0.005
 class Carrier(Protocol):
     """What readings and windows need of the link."""
 
-    def submit(self, task: Task) -> None:
+    def submit(self, *tasks: Task) -> None:
         """Take a task on."""
 
     def listen(self, task: Task) -> None:

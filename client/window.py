@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from operator import length_hint
 from typing import Any, Final
 
 from ..common.errors import BusError
@@ -80,17 +81,32 @@ class Window:
 
     def fill(self, lines: Iterator[Any]) -> bool:
         """Begin as many lines as there is room for. False: there are no more."""
-        while self.has_room:
-            try:
-                item = next(lines)
-            except StopIteration:
-                return False
-            self.add(item)
+        begun: list[Task] = []
+        # The lines of a list are all there: they are handed over at once, for the link is then woken once
+        # and sends them as one. Whatever else they come from may take its time before the next.
+        at_once = length_hint(lines, 0) > 0
+        try:
+            while self.has_room:
+                try:
+                    item = next(lines)
+                except StopIteration:
+                    return False
+                begun += self._begin(item)
+                if not at_once:
+                    self._carrier.submit(*begun)
+                    begun.clear()
+        finally:
+            if begun:
+                self._carrier.submit(*begun)
         self._full = True
         return True
 
     def add(self, item: Any) -> None:
         """Begin a line. One that cannot even be sent becomes a result with its error."""
+        self._carrier.submit(*self._begin(item))
+
+    def _begin(self, item: Any) -> list[Task]:
+        """Make a line's tasks, to be submitted."""
         row = _Row(self._added, item)
         self._added += 1
         self._rows[row.index] = row
@@ -99,12 +115,12 @@ class Window:
         except BusError as error:
             row.error = error
             self._over.append(row)
-            return
+            return []
         row.left = len(row.tasks)
         self._busy += 1
         for task in row.tasks:
             task.tag = row
-            self._carrier.submit(task)
+        return row.tasks
 
     def ended(self, tasks: list[Task]) -> None:
         """Take note of tasks the sink was woken for."""

@@ -14,13 +14,17 @@ RATE_HZ = 8000
 class FakeLink:
     def __init__(self) -> None:
         self.submitted: list[Task] = []
+        self.calls: list[int] = []
+        "How many tasks each call has handed over."
         self.cancelled: list[Task] = []
         self.left: list[Task] = []
 
-    def submit(self, task: Task) -> None:
-        self.submitted.append(task)
-        if task.listening:
-            task.heard = deque()
+    def submit(self, *tasks: Task) -> None:
+        self.submitted += tasks
+        self.calls.append(len(tasks))
+        for task in tasks:
+            if task.listening:
+                task.heard = deque()
 
     def listen(self, task: Task) -> None:
         task.listening = True

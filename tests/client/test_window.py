@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,7 +127,7 @@ def test_a_result_names_its_jobs() -> None:
 
 
 def rounds(link: FakeLink, rows: Window, times: int, queued_ahead: int, lines: Iterator[str]) -> int:
-    """End what is under way, time and again, all of it accepted behind so many; how much is then under way."""
+    """End what is under way, time and again, all of it accepted behind so many; what is then under way."""
     for _ in range(times):
         rows.fill(lines)
         for task in [task for task in link.submitted if not task.ended]:
@@ -159,3 +160,42 @@ def test_a_window_that_is_not_full_says_nothing_of_the_bus() -> None:
     link.submitted.clear()
     rows.fill(f"l{number}" for number in range(100))
     assert len(link.submitted) == 4
+
+
+def test_a_line_is_sent_before_the_next_one_is_waited_for_unless_all_are_there() -> None:
+    link, rows = window(4)
+    sent: list[int] = []
+
+    def slow() -> Iterator[str]:
+        for number in range(3):
+            sent.append(len(link.submitted))
+            yield f"l{number}"
+
+    rows.fill(slow())
+    assert sent == [0, 1, 2]
+    link, rows = window(4)
+    rows.fill(iter(["a", "b", "c"]))
+    assert link.calls == [3]
+
+
+def test_lines_that_were_begun_are_sent_also_when_the_input_fails() -> None:
+    link, rows = window(4)
+
+    class Broken:
+        left = 2
+
+        def __iter__(self) -> Iterator[str]:
+            return self
+
+        def __length_hint__(self) -> int:
+            return 10
+
+        def __next__(self) -> str:
+            if not self.left:
+                raise OSError("the disk is gone")
+            self.left -= 1
+            return "line"
+
+    with pytest.raises(OSError, match="gone"):
+        rows.fill(Broken())
+    assert len(link.submitted) == 2
