@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench guarantees chaos soak soak-mutations models clean
+.PHONY: demo test check format bench bench-cloning bench-flame guarantees chaos soak soak-mutations models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -26,10 +26,15 @@ format: $(VENV)/check.stamp  ## rewrite to the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/run.stamp models  ## what the bus costs, and how well voices are cloned (minutes)
-	$(BIN)/python -m bench.bus
+bench: $(VENV)/run.stamp $(if $(QUICK),,models)  ## the bus beside other brokers and systems, into bench/results.* (make bench QUICK=1: a minute, out/bench)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+bench-cloning: $(VENV)/run.stamp models  ## how soon the default engine is heard, and how well voices are cloned (ten minutes)
 	$(BIN)/python -m bench.first_audio
 	$(BIN)/python bench/cloning.py --scratch out/cloning
+
+bench-flame: $(VENV)/run.stamp  ## where the broker spends its time under load: bench/flame.svg
+	$(BIN)/python -m bench.flame
 
 guarantees: $(VENV)/run.stamp  ## what is promised, played on real processes with what is seen (two minutes)
 	$(BIN)/python -m bench.guarantees
