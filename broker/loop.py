@@ -246,7 +246,7 @@ class Loop:
         return not (core.ledger.jobs or core.durables.busy or self._client_out.waiting)
 
     def _drain(self, side: _Side, now: float) -> None:
-        recv = side.recv
+        recv, frames, handlers, with_payload = side.recv, side.frames, side.handlers, side.with_payload
         left = BATCH
         while left > 0:
             left -= 1
@@ -259,50 +259,47 @@ class Loop:
             payload: Any = None
             head = recv(_NOBLOCK, False)
             count = 1
+            size = 0
             if head.more:
                 header = recv(_NOBLOCK, False)
                 count = 2
+                size = len(header)
                 if header.more:
                     payload = recv(_NOBLOCK, False)
                     count = 3
+                    size = len(payload)
                     rest = payload
                     while rest.more:
                         rest = recv(_NOBLOCK, False)
                         count += 1
             envelope: bytes = head.bytes
             try:
-                kind = self._kind(envelope, count, side)
+                if len(envelope) != wire.ENVELOPE_BYTES or not envelope.startswith(wire.MAGIC):
+                    wire.unpack_envelope(envelope)  # says what is wrong with it
+                kind = envelope[3]
+                if frames.get(kind) != count:
+                    name = wire.KIND_NAMES.get(kind, f"kind 0x{kind:02x}")
+                    raise ProtocolError(f"{name} with {count} frames has no business here")
                 if kind == wire.BUNDLE:
                     side.out.bundler.bundled.add(peer)
                     left -= self._unpack(side, peer, header.bytes, now)
-                    if not side.events(_EVENTS) & _POLLIN:
-                        return  # a third of what it costs to be told so by an exception
-                    continue
-                handler = side.handlers[kind]
-                if side.with_payload:
-                    if header is not None:
-                        header = header.bytes
-                    handler(peer, envelope, header, None if payload is None else _opened(payload), now)
+                elif with_payload:
+                    header = None if header is None else header.bytes
+                    handlers[kind](peer, envelope, header, None if payload is None else _opened(payload), now)
                 elif payload is not None:
-                    handler(peer, envelope, (header.bytes, _opened(payload)), now)
-                elif header is not None:
-                    handler(peer, envelope, _opened(header) if kind == wire.CHUNK else header.bytes, now)
+                    handlers[kind](peer, envelope, (header.bytes, _opened(payload)), now)
+                elif header is None:
+                    handlers[kind](peer, envelope, None, now)
                 else:
-                    handler(peer, envelope, None, now)
+                    frame = _opened(header) if kind == wire.CHUNK else header.bytes
+                    handlers[kind](peer, envelope, frame, now)
             except ProtocolError as error:
                 self._malformed(side, peer, envelope, error)
             except IllegalMoveError:
                 self._confused(peer)
-
-    def _kind(self, envelope: bytes, count: int, side: _Side) -> int:
-        """The kind of a message with this envelope and so many frames. Raises `ProtocolError`."""
-        if len(envelope) != wire.ENVELOPE_BYTES or envelope[:3] != wire.MAGIC:
-            wire.unpack_envelope(envelope)  # says what is wrong with it
-        kind = envelope[3]
-        if count != side.frames.get(kind):
-            name = wire.KIND_NAMES.get(kind, f"kind 0x{kind:02x}")
-            raise ProtocolError(f"{name} with {count} frames has no business here")
-        return kind
+            # After a large message: asking is cheaper than to be told by an exception that nothing is there.
+            if size >= wire.COPY_BELOW_BYTES and not side.events(_EVENTS) & _POLLIN:
+                return
 
     def _unpack(self, side: _Side, peer: bytes, data: bytes, now: float) -> int:
         """Handle the messages of a bundle, and return how many there were. Raises `ProtocolError`."""
