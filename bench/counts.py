@@ -10,7 +10,8 @@ as it is after the first minutes:
 
 - `core`: the messages are handed to `BrokerCore` as method calls;
 - `loop`: they come and go through `Loop`'s two sockets, over inproc, each by itself;
-- `loop_bundled`: the same with peers that read and write bundles.
+- `loop_bundled`: the same with peers that read and write bundles;
+- `loop_spoken`: and with a worker whose attempts are over at once, so that SPOKEN carries them.
 
 Calls are what `sys.setprofile` reports, of Python functions and of C functions. Memory is what `tracemalloc`
 finds: of a job that waits or is spoken, of one that has ended (the result cache keeps it a while), and the
@@ -39,6 +40,7 @@ from voicebus.broker.loop import Loop
 from voicebus.common import bundles, wire
 from voicebus.common.config import Broker, Config
 from voicebus.common.messages import Done, Ready, Started, Submit, encode
+from voicebus.common.spoken import merge
 
 RECORDED: Final = Path(__file__).with_name("counts.json")
 WINDOW: Final = 64
@@ -127,6 +129,12 @@ def answers(jobs: Sequence[bytes]) -> list[Frames]:
     return found
 
 
+def spoken_answers(jobs: Sequence[bytes]) -> list[Frames]:
+    """The same, each job in one message."""
+    found = answers(jobs)
+    return [whole for at in range(0, len(found), 3) if (whole := merge(*found[at : at + 3])) is not None]
+
+
 def settings(cache_bytes: int, **more: Any) -> Broker:
     """A broker's settings, with a result cache of this size."""
     return Broker(default_engine="tone", journal=None, result_cache_bytes=cache_bytes, **more)
@@ -174,11 +182,12 @@ class CoreWay:
 class LoopWay:
     """Through the loop and its sockets. Over inproc what was sent has arrived: nothing depends on timing."""
 
-    def __init__(self, cache_bytes: int, *, bundled: bool) -> None:
+    def __init__(self, cache_bytes: int, *, bundled: bool, spoken: bool = False) -> None:
         ends = {"frontend": "inproc://clients", "backend": "inproc://workers"}
         # Passes of the loop are made here one by one, for which it has no public way.
         self._loop: Any = Loop(Config(broker=settings(cache_bytes, **ends)), clock=lambda: NOW)
         self._bundled = bundled
+        self._answers = spoken_answers if spoken else answers
         self._client, self._worker = (self._peer(end) for end in ends.values())
         self._put(self._worker, [(wire.pack_envelope(wire.READY), READY)])
         self.take_answers()
@@ -191,14 +200,14 @@ class LoopWay:
         self._work(self._loop._clients)
 
     def load_answers(self, jobs: Sequence[bytes]) -> None:
-        self._put(self._worker, answers(jobs))
+        self._put(self._worker, self._answers(jobs))
 
     def take_answers(self) -> None:
         self._work(self._loop._workers)
 
     def read(self) -> int:
         self._take(self._worker)
-        return sum(envelope[3] == wire.DONE for envelope in self._take(self._client))
+        return sum(envelope[3] in (wire.DONE, wire.SPOKEN) for envelope in self._take(self._client))
 
     def close(self) -> None:
         self._client.close(0)
@@ -242,6 +251,7 @@ WAYS: Final[dict[str, Callable[[int], Way]]] = {
     "core": CoreWay,
     "loop": lambda cache_bytes: LoopWay(cache_bytes, bundled=False),
     "loop_bundled": lambda cache_bytes: LoopWay(cache_bytes, bundled=True),
+    "loop_spoken": lambda cache_bytes: LoopWay(cache_bytes, bundled=True, spoken=True),
 }
 
 

@@ -20,7 +20,7 @@ LABELS: Final[Mapping[str, str]] = {
     "voicebus": "voicebus, Client.map",
     "voicebus-bare": "voicebus, bare client",
     "voicebus-unbundled": "voicebus, no bundles",
-    "voicebus-tone": "voicebus, real engine",
+    "voicebus-tone": "voicebus, real worker",
 }
 """Our rows by what tells them apart; all others bear their own names."""
 Bar = dict[str, Any]
