@@ -10,6 +10,7 @@ which holds no interpreter and is not in it.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -31,6 +32,9 @@ SPARE_S: Final = 3.0
 RATE_PER_S: Final = 500
 LARGEST_BYTES: Final = 300_000
 """The picture lies in the repository."""
+SHOWN: Final = f"vc-broker, {REQUEST_BYTES} bytes, {WINDOW} under way: where the interpreter is"
+_TITLE: Final = re.compile(r'(<text id="title"[^>]*>)[^<]*')
+"""py-spy writes its own command line there."""
 TRACING: Final = (
     "it takes root, or for one's own processes `sysctl kernel.yama.ptrace_scope=0`; in a container the "
     "capability SYS_PTRACE"
@@ -58,8 +62,11 @@ def record(py_spy: Path, pid: int, seconds: int, file: Path) -> None:
 
 
 def tidy(picture: str) -> str:
-    """The picture without the place where this tree lies. Raises `NoFlameError` if it is too large."""
-    text = picture.replace(f"{ROOT}/", "").replace("Flame Graph", "vc-broker, 200 bytes, 64 under way")
+    """The picture with a title that says what it shows, and without the place where this tree lies.
+
+    Raises `NoFlameError` if it is too large.
+    """
+    text = _TITLE.sub(rf"\g<1>{SHOWN}", picture).replace(f"{ROOT}/", "")
     size_bytes = len(text.encode())
     if size_bytes > LARGEST_BYTES:
         raise NoFlameError(
