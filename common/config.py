@@ -72,6 +72,8 @@ class Worker(Struct, frozen=True, forbid_unknown_fields=True):
     slots: Annotated[int, Meta(ge=1, le=1024)] = 1
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|mps)$")] = "auto"
     heartbeat_interval_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
+    nice: Annotated[int, Meta(ge=0, le=19)] = 5
+    "Engines give way to the broker and to listeners: what is spoken must not wait for what is not."
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -92,6 +92,7 @@ def serve(
         default_voice=config.voices.default,
         cache_dir=config.voices.cache_dir or _cache_dir(),
         logging=msgspec.to_builtins(config.logging),
+        nice=section.nice,
     )
     core = WorkerCore(
         name,

@@ -42,6 +42,7 @@ class Setup(Struct, frozen=True, array_like=True):
     logging: dict[str, Any]
     max_voices: int = 32
     "Voice states held in memory at once."
+    nice: int = 0
 
 
 class Loaded(Struct, frozen=True, array_like=True):

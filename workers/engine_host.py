@@ -141,6 +141,7 @@ def _serve(link: AgentLink) -> int:
         return 1
     setup = control.decode(frames[1], control.Setup)
     setup_logging(msgspec.convert(setup.logging, Logging), "engine")
+    os.nice(setup.nice)
     try:
         engine = _load(setup)
     except BusError as error:
