@@ -104,7 +104,7 @@ def _check_kept(core: BrokerCore) -> None:
     tables = [jobs, results.finished, durables.pending, durables.ending, durables.ended, durables.fetched]
     ids = [job_id for table in tables for job_id in table]
     _require(len(ids) == len(set(ids)), "a job id is at one station only")
-    _require([*results.finished] == [*results._order], "results go in the order in which they came")
+    _require([*results.finished] == [*results.order], "results go in the order in which they came")
     recorded = sum(job.record_bytes for job in jobs.values())
     kept = sum(finished.size_bytes for finished in results.finished.values())
     _require(results.size_bytes == recorded + kept, "the bytes of records and results are counted")

@@ -60,7 +60,7 @@ class Results:
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
         self.finished: dict[bytes, Finished] = {}
-        self._order: deque[bytes] = deque()
+        self.order: deque[bytes] = deque()
         "The same, the oldest first: a dict that loses its first entries is slow to find the next."
         self.size_bytes = 0
         self._most_bytes = settings.result_cache_bytes
@@ -131,7 +131,7 @@ class Results:
         return True
 
     def _make_room(self) -> bool:
-        finished, order = self.finished, self._order
+        finished, order = self.finished, self.order
         while self.size_bytes > self._most_bytes and order:
             self.size_bytes -= finished.pop(order.popleft()).size_bytes
         return self.size_bytes <= self._most_bytes
@@ -153,7 +153,7 @@ class Results:
             self.size_bytes += size
             size += job.record_bytes
             job.record, job.record_bytes = None, 0
-        self._order.append(job.id)
+        self.order.append(job.id)
         self.finished[job.id] = Finished(
             fingerprint(job.header, job.payload), job.pool.engine, job.attempt or 1, job.started, record,
             answer, error, size, now,
@@ -165,7 +165,7 @@ class Results:
         job_id, text = job.id, job.payload
         size = _SPOKEN_OVERHEAD_BYTES + len(payload)
         asked = hash((job.header, text)) if text.__class__ is bytes else fingerprint(job.header, text)
-        self._order.append(job_id)
+        self.order.append(job_id)
         self.finished[job_id] = Finished(
             asked, job.pool.engine, 1, b"", None, header, None, size, now, (envelope, payload)
         )
@@ -216,7 +216,7 @@ class Results:
 
     def sweep(self, now: float) -> None:
         """Forget what is too old."""
-        order, finished = self._order, self.finished
+        order, finished = self.order, self.finished
         while order and now - finished[order[0]].at >= self._keep_s:
             self.size_bytes -= finished.pop(order.popleft()).size_bytes
 
