@@ -280,7 +280,7 @@ class Attempts:
 
     def retry(self, job: Job, worker: Worker, cause: str, *, counted: bool, returned: bool = False) -> None:
         """Let a job whose attempt is over wait for another, or answer it. `counted`: held against the job."""
-        job.history.append(f"attempt {job.attempt} on {worker.info.worker}: {cause}")
+        job.history = (*job.history, f"attempt {job.attempt} on {worker.info.worker}: {cause}")
         job.losses += counted
         job.worker = None
         if not job.recalled:

@@ -170,7 +170,7 @@ class BrokerCore:
             found.job, self.clientele.nobody, pool, 0, deadline, found.header, submit, found.text,
             entered_at=now, size_bytes=size_of(found.header, found.text),
         )  # fmt: skip
-        job.attempt, job.losses, job.history = found.attempt, found.losses, list(found.history)
+        job.attempt, job.losses, job.history = found.attempt, found.losses, found.history
         self.ledger.open(job)
         self.ledger.totals["recovered"] += 1
         pool.queue.push(job)

@@ -181,7 +181,7 @@ class Durables:
     def retried(self, job: Job) -> None:
         """A new attempt follows on from the last whole segment."""
         self.to_journal.append(Rewound(job.id, job.chunks_whole))
-        self.to_journal.append(Lost(job.id, job.attempt, job.losses, tuple(job.history[-16:])))
+        self.to_journal.append(Lost(job.id, job.attempt, job.losses, job.history[-16:]))
 
     def finished(self, job: Job, state: str, answer: bytes, now: float) -> None:
         """Write the answer down; it is handed out when it stands."""
@@ -257,8 +257,7 @@ class Durables:
     def watch(self, job: Job, peer: bytes) -> None:
         """Note that a connection wants to hear of the job's end. The oldest of too many is forgotten."""
         if peer not in job.watchers and peer != job.client.peer:
-            job.watchers.append(peer)
-            del job.watchers[:-MAX_WATCHERS]
+            job.watchers = (*job.watchers, peer)[-MAX_WATCHERS:]
         self._ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED)
 
     def fetch(self, job_id: bytes, peer: bytes, first: int) -> bool:

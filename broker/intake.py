@@ -148,12 +148,12 @@ class Intake:
         self._ledger.accepted(client.peer, job.id, job.pool.engine, wire.ATTACHED)
         if client is not job.client:
             if client.peer in job.watchers:
-                job.watchers.remove(client.peer)  # it hears of the end as the one to whom it is owed
+                # It hears of the end as the one to whom it is owed.
+                job.watchers = tuple(peer for peer in job.watchers if peer != client.peer)
             job.earlier = job.client.peer
             if job.earlier and job.earlier not in job.watchers:
                 # Should it be the one that lives after all, it hears of the end and can fetch.
-                job.watchers.append(job.earlier)
-                del job.watchers[:-MAX_WATCHERS]
+                job.watchers = (*job.watchers, job.earlier)[-MAX_WATCHERS:]
             self._hand_over(job, client)
         elif anew:
             self._hand_over(job, client)
@@ -164,8 +164,7 @@ class Intake:
         if client is None or client is job.client:
             return False
         job.earlier = b""
-        if client.peer in job.watchers:
-            job.watchers.remove(client.peer)
+        job.watchers = tuple(peer for peer in job.watchers if peer != client.peer)
         self._hand_over(job, client)
         return True
 

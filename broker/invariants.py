@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .states import JobState, WorkerState
+from .tables import NOTHING
 
 if TYPE_CHECKING:
     from .core import BrokerCore
@@ -105,6 +106,7 @@ def _check_kept(core: BrokerCore) -> None:
     ids = [job_id for table in tables for job_id in table]
     _require(len(ids) == len(set(ids)), "a job id is at one station only")
     _require([*results.finished] == [*results.order], "results go in the order in which they came")
+    _require(not NOTHING, "the empty record that jobs begin with stays empty")
     recorded = sum(job.record_bytes for job in jobs.values())
     kept = sum(finished.size_bytes for finished in results.finished.values())
     _require(results.size_bytes == recorded + kept, "the bytes of records and results are counted")

@@ -118,7 +118,7 @@ class Ledger:
             self.to_clients.append((peer, envelope, encode(Accepted(engine, ahead))))
 
     def refuse(
-        self, peer: bytes, job_id: bytes, attempt: int, error: BusError, history: list[str] | None = None
+        self, peer: bytes, job_id: bytes, attempt: int, error: BusError, history: tuple[str, ...] = ()
     ) -> None:
         """Send FAILED, to whoever is there."""
         if not peer:

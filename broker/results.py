@@ -19,7 +19,7 @@ from ..common import spoken, wire
 from ..common.errors import BusError, Conflict
 from ..common.messages import Done, decode, encode
 from .ledger import Ledger
-from .tables import Job, Payload
+from .tables import NOTHING, Job, Payload
 
 if TYPE_CHECKING:
     from ..common.config import Broker as Settings
@@ -73,9 +73,12 @@ class Results:
     def started(self, job: Job, envelope: bytes, header: bytes) -> None:
         """Record a STARTED."""
         job.started = header
-        if job.record is not None:
+        record = job.record
+        if record is not None:
             size = len(header) + FRAME_OVERHEAD_BYTES
-            job.record.append((envelope, header))
+            if not record:
+                record = job.record = []
+            record.append((envelope, header))
             job.record_bytes += size
             self.size_bytes += size
 
@@ -86,6 +89,8 @@ class Results:
         job.audio_bytes += size
         record = job.record
         if record is not None:
+            if not record:
+                record = job.record = []
             record.append((envelope, payload))
             size += FRAME_OVERHEAD_BYTES
             job.record_bytes += size
@@ -103,7 +108,7 @@ class Results:
         """Drop what is not of a whole segment: the next attempt speaks it again."""
         job.chunks = job.chunks_whole
         job.audio_bytes = job.audio_whole
-        if job.record is not None:
+        if job.record:
             size = sum(len(frame) + FRAME_OVERHEAD_BYTES for _, frame in job.record[job.record_whole :])
             del job.record[job.record_whole :]
             job.record_bytes -= size
@@ -112,7 +117,7 @@ class Results:
     def restart(self, job: Job) -> None:
         """Drop everything: the next attempt begins with the first segment."""
         self.forget(job)
-        job.record = []
+        job.record = NOTHING
         job.segments_done = job.chunks = job.chunks_whole = job.audio_bytes = job.audio_whole = 0
         job.mid_segment = False
 

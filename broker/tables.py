@@ -20,6 +20,8 @@ from .scheduling import Selector, Tier
 from .states import JobState, WorkerState
 
 _QUEUED: Final = int(JobState.QUEUED)
+NOTHING: Final[list[tuple[bytes, Any]]] = []
+"""A record without anything in it; whoever adds to a record that is empty makes another first."""
 Payload = Any
 """bytes, or a transport's unopened frame: the core never looks inside."""
 
@@ -79,7 +81,7 @@ class Job:
     mid_segment: bool
     "Audio of an unfinished segment has been forwarded."
     progress_at: float
-    history: list[str]
+    history: tuple[str, ...]
     started: bytes
     "The newest STARTED's header."
     record: list[tuple[bytes, Any]] | None
@@ -95,7 +97,7 @@ class Job:
     audio_bytes: int
     audio_whole: int
     "The same in bytes."
-    watchers: list[bytes]
+    watchers: tuple[bytes, ...]
     "Connections that asked for the result and are told when there is one."
     earlier: bytes
     "The connection it was owed to before, which may outlive the one that asked last."
@@ -146,9 +148,8 @@ class Job:
         self.progress_at = self.begun_at = self.held_at = 0.0
         self.hold_until = inf
         self.started = self.earlier = b""
-        self.history = []
-        self.record = []
-        self.watchers = []
+        self.history = self.watchers = ()
+        self.record = NOTHING
 
     @property
     def durable(self) -> bool:

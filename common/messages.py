@@ -8,6 +8,7 @@ and ranges in the same step; anything else is a `ProtocolError` that names the f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -203,11 +204,11 @@ def decode_submit(data: bytes) -> tuple[Submit, bytes]:
     return known
 
 
-def failed(error: BusError, history: list[str] | None = None) -> Failed:
+def failed(error: BusError, history: Sequence[str] = ()) -> Failed:
     """Turn an error of ours into the header that carries it."""
     return Failed(
         error.code,
         error.message[:2000],
         error.retry_after_s,
-        [line[:300] for line in (history or [])][-16:],
+        [line[:300] for line in history][-16:],
     )
