@@ -211,16 +211,17 @@ class BrokerCore:
             return
         worker.seen_at = worker.progress_at = job.progress_at = now
         number, segment = _number_and_segment(envelope, 24)
-        if number != job.next_chunk:
-            self._out_of_order(job, number)
+        size = len(payload)
+        if number != job.next_chunk or size & 1:
+            self._misfit(job, number)
             return
         job.next_chunk = number + 1
-        if job.silent and len(payload):
+        if job.silent and size:
             self.attempts.first_audio(job, now)
         if envelope[23] & wire.SEGMENT_END:
             job.segments_done = segment + 1
             job.mid_segment = False
-        elif len(payload):
+        elif size:
             job.mid_segment = True
         self.results.chunk(job, envelope, payload)
         client = job.client.peer
@@ -229,12 +230,13 @@ class BrokerCore:
         if job.submit.durable:
             self.durables.audio(job, envelope, payload)
 
-    def _out_of_order(self, job: Job, number: int) -> None:
+    def _misfit(self, job: Job, number: int) -> None:
         """Audio that does not follow on. What came before is dropped; a gap would be kept as whole."""
         if number < job.next_chunk:
             self.ledger.totals["stale"] += 1
         else:
-            self.attempts.abandon(job, f"chunk {number} came instead of {job.next_chunk}", counted=True)
+            cause = f"chunk {number} came instead of {job.next_chunk}, or with half a sample"
+            self.attempts.abandon(job, cause, counted=True)
 
     def done(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
         """An attempt has spoken everything."""
@@ -270,6 +272,7 @@ class BrokerCore:
             and job.state == _ASSIGNED
             and job.attempt == 1
             and len(payload)
+            and not len(payload) & 1
             and not (job.submit.durable or job.silent or job.watchers)
         ):
             self.attempts.close(peer, envelope, now)

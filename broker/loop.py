@@ -35,7 +35,12 @@ if TYPE_CHECKING:
     from ..common.config import Config
 
 log = logging.getLogger(__name__)
-BATCH: Final = 128
+BATCH: Final = 32
+AT_ONCE: Final = 16
+"""Messages of one bundle after which what they led to is sent: whoever waits for it works while we go on.
+
+Else a window of jobs goes round as one train, and all rest but the one who has it: a fifth fewer a second.
+"""
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
 _FRAMES: Final = {kind: 1 + header + payload for kind, (header, payload) in wire.SHAPES.items()}
@@ -321,6 +326,8 @@ class Loop:
                 self._malformed(side, peer, envelope, error)
             except IllegalMoveError:
                 self._confused(peer)
+            if not count % AT_ONCE:
+                self._send(now)
         return count
 
     def _confused(self, peer: bytes) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETUP_TIMEOUT_MS: Final = 30_000
-BUNDLED_BYTES: Final = 128 * 1024
+BUNDLED_BYTES: Final = 64 * 1024
 """Below, a copy is cheaper than another wake-up of the agent."""
 SEND_AHEAD: Final = 64
 """Messages that may wait for the agent; more, and the engine waits (at most 16 MiB of audio)."""

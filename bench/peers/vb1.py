@@ -15,7 +15,18 @@ from functools import cache
 from typing import Final
 
 from voicebus.common import bundles, wire
-from voicebus.common.messages import Done, Failed, Heartbeat, Ready, Started, Submit, Welcome, decode, encode
+from voicebus.common.messages import (
+    Done,
+    Failed,
+    Heartbeat,
+    Ready,
+    Spoken,
+    Started,
+    Submit,
+    Welcome,
+    decode,
+    encode,
+)
 
 from .dealer import Dealer
 from .load import ANSWER_S
@@ -39,6 +50,12 @@ Message = tuple[bytes, bytes | None, bytes | None]
 def _done(audio_bytes: int) -> bytes:
     """DONE's header. There are few sizes, so it is packed once for each."""
     return encode(Done(1, audio_bytes // SAMPLE_BYTES))
+
+
+@cache
+def _spoken(name: str, audio_bytes: int) -> bytes:
+    """SPOKEN's header, likewise."""
+    return encode(Spoken(name, ENGINE, RATE_HZ, 1, audio_bytes // SAMPLE_BYTES))
 
 
 _SHAPES: Final = {**wire.SHAPES, wire.HEARTBEAT: (False, False)}
@@ -80,6 +97,8 @@ class EchoWorker:
 
     def __init__(self, backend: str, bundled: bool, name: str = "thin") -> None:
         self._peer = Peer(backend, bundled)
+        self._bundled = bundled
+        self._name = name
         interval_ms = int(INTERVAL_S * 1000)
         ready = Ready(name, time.time_ns(), ENGINE, ["en"], SLOTS, interval_ms, RATE_HZ, max_chars=MAX_CHARS)
         self._ready = (
@@ -141,6 +160,10 @@ class EchoWorker:
         _, job, attempt, _, segment, _ = wire.unpack_envelope(envelope)
         audio = answer_of(text)
         pack = wire.pack_envelope
+        if self._bundled:
+            head = pack(wire.SPOKEN, job, attempt, wire.SEGMENT_END, 0, segment)
+            out.append((head, _spoken(self._name, len(audio)), audio))
+            return
         out.append((pack(wire.STARTED, job, attempt, 0, segment), self._started))
         out.append((pack(wire.CHUNK, job, attempt, wire.SEGMENT_END, 0, segment), audio))
         out.append((pack(wire.DONE, job, attempt), _done(len(audio))))
@@ -192,6 +215,8 @@ class BareClient:
             current, chunks = self._audio[job]
             if attempt == current and sequence == len(chunks):
                 chunks.append(payload or b"")
+        elif kind == wire.SPOKEN:
+            found.append((int.from_bytes(job[8:], "big"), payload or b""))
         elif kind == wire.DONE:
             _, chunks = self._audio.pop(job)
             announced = decode(header or b"", Done).chunks

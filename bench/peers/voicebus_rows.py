@@ -96,16 +96,27 @@ def _through_client(
         return
     under_way: dict[int, tuple[int, bytes | None]] = {}
 
-    def lines() -> Iterator[str]:
+    class Lines:
+        """As the lines of a list: they say that there are more, so that nobody waits for the next one."""
+
         index = 0
-        while tally.open:
+
+        def __iter__(self) -> Iterator[str]:
+            return self
+
+        def __length_hint__(self) -> int:
+            return int(tally.open)
+
+        def __next__(self) -> str:
+            if not tally.open:
+                raise StopIteration
             number, text = tally.request()
             spoken, expected = speak(text)
-            under_way[index] = number, expected
-            index += 1
-            yield spoken
+            under_way[self.index] = number, expected
+            self.index += 1
+            return spoken
 
-    for result in bus.map(lines(), engine=engine, window=tally.phase.window):
+    for result in bus.map(Lines(), engine=engine, window=tally.phase.window):
         number, expected = under_way.pop(result.index)
         if result.speech is None:
             tally.failed(number, repr(result.error))

@@ -621,3 +621,22 @@ def test_an_attempt_in_one_message_whose_header_is_none_is_the_workers_error() -
     with pytest.raises(ProtocolError):
         bus.core.spoken(b"w1", wire.pack_envelope(wire.SPOKEN, key[:16], 1), (b"\x93no", b"pcm!"), bus.now)
     assert bus.open(b"w1") == [key]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_half_a_sample_loses_the_attempt(at_once: bool) -> None:
+    """A client takes no such chunk: it went on asking for the job until its lease, or for ever by FETCH."""
+    bus = Bus()
+    for worker in (b"w1", b"w2"):
+        bus.ready(worker)
+    job = bus.submit(b"c")
+    (key,) = bus.given(b"w1")
+    if at_once:
+        bus.spoken(b"w1", key, audio=b"odd")
+    else:
+        bus.started(b"w1", key)
+        bus.chunk(b"w1", key, audio=b"odd")
+    (again,) = bus.given(b"w2")
+    bus.spoken(b"w2", again)
+    assert bus.answer(job) == "done"
+    assert b"odd" not in [frame for message in bus.sent.to_client[b"c"] for frame in message]

@@ -22,7 +22,7 @@ from voicebus.common.errors import ProtocolError
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-BATCH: Final = 128
+BATCH: Final = 32
 RETRY_PARKED_S: Final = 0.002
 WALL_S: Final = 1.7e9
 UNLIMITED: Final = 1 << 62
