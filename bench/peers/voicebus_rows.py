@@ -51,7 +51,7 @@ def client(assignment: str) -> None:
     engine = str(given.options["engine"])
     speak: Callable[[bytes], tuple[str, bytes | None]] = _digits() if engine == "tone" else _echoed
     with Client(given.address) as bus:
-        take(given, partial(_through_client, bus, engine, speak))
+        take(given, partial(_through_client, bus, engine, speak, bool(given.options["own_window"])))
 
 
 def _echoed(text: bytes) -> tuple[str, bytes | None]:
@@ -82,7 +82,11 @@ def _digits() -> Callable[[bytes], tuple[str, bytes]]:
 
 
 def _through_client(
-    bus: Client, engine: str, speak: Callable[[bytes], tuple[str, bytes | None]], tally: Tally
+    bus: Client,
+    engine: str,
+    speak: Callable[[bytes], tuple[str, bytes | None]],
+    own_window: bool,
+    tally: Tally,
 ) -> None:
     """A phase with the verb that fits: `map` for a window, `say` one at a time."""
     if tally.phase.window == 1:
@@ -116,7 +120,8 @@ def _through_client(
             self.index += 1
             return spoken
 
-    for result in bus.map(Lines(), engine=engine, window=tally.phase.window):
+    window = None if own_window else tally.phase.window
+    for result in bus.map(Lines(), engine=engine, window=window):
         number, expected = under_way.pop(result.index)
         if result.speech is None:
             tally.failed(number, repr(result.error))
@@ -125,7 +130,13 @@ def _through_client(
 
 
 def _start(
-    stack: ExitStack, place: Place, *, role: str, engine: str = ENGINE, bundled: bool = True
+    stack: ExitStack,
+    place: Place,
+    *,
+    role: str,
+    engine: str = ENGINE,
+    bundled: bool = True,
+    own_window: bool = False,
 ) -> Started:
     """Broker, then worker, registered."""
     from voicebus.client import Client
@@ -148,7 +159,7 @@ def _start(
         bus.start_worker(engine, settings=TONE)
         workers = family(bus.workers[0].pid)
     middle = [bus.broker.pid] if bus.broker else []
-    options = {"engine": engine, "bundled": bundled}
+    options = {"engine": engine, "bundled": bundled, "own_window": own_window}
     return Started(own_end("voicebus_rows", role), bus.frontend, middle, workers, options)
 
 
@@ -164,6 +175,11 @@ SYSTEMS: Final = (
         "a bare client in bundles, a thin worker",
         partial(_start, role="bare"),
         quick=True,
+    ),
+    System(
+        "voicebus-adapting",
+        "Client.map with the window that it finds for itself, from 64 on",
+        partial(_start, role="client", own_window=True),
     ),
     System(
         "voicebus-unbundled",
