@@ -5,11 +5,12 @@
 A real broker, real clients and real workers. One client asks for one sentence after the other; 16 more fetch
 two megabytes each, over and over, from engines of their own: an engine is always free for the sentence, so
 what is compared is the way and not the queue. The bulk engine is `tone` under a second name. Loads take turns
-in one pass: none, half of what the machine can carry, all it can carry, and then all of it once more with the
-bulk's workers and clients at the lowest priority: their hunger for processors is gone, their bytes are still
-on the wire. On a machine with few cores everybody waits for a processor when all are busy. How long the
-sentence's processes did is read from the kernel and shown beside, so that this is not taken for the broker's
-doing; and PINGs, which no worker has to do with, show the broker's own part.
+in one pass: none, what a rack of fast engines speaks, half of what the machine can carry, all it can carry,
+and then all of it once more with the bulk's workers and clients at the lowest priority: their hunger for
+processors is gone, their bytes are still on the wire. On a machine with few cores everybody waits for a
+processor when all are busy. How long the sentence's processes did is read from the kernel and shown beside,
+so that this is not taken for the broker's doing; and PINGs, which no worker has to do with, show the broker's
+own part.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ BULK_CHARS: Final = 364
 BULK_SECONDS_PER_CHAR: Final = 0.12
 BULK_BYTES: Final = round(BULK_CHARS * BULK_SECONDS_PER_CHAR * 24_000) * 2
 """43.7 s of speech."""
+SPEECH_TIMES: Final = 1000
+"""What many fast engines speak together: a thousand seconds of audio in a second, 48 MB."""
 SENTENCE: Final = "The ferry leaves the northern harbour at nine."
 BUDGET: Final = 2.0
 """The p99 beside bulk by that without."""
@@ -307,13 +310,15 @@ class Scene:
 
     def play(self) -> list[dict[str, Any]]:
         """All loads in turn, and their rows."""
-        alone, half, full = Load("none"), Load("half of that"), Load("all that can be carried")
+        alone, even = Load("none"), Load(f"{SPEECH_TIMES:,} × real time")
+        half, full = Load("half of what can be carried"), Load("all that can be carried")
         self.round(Load("warm"))
         first = Load("first")
         self.round(first, None)
         half_rate = first.bulk_bytes / first.bulk_s / 2
         for _ in range(self._size.rounds):
             self.round(alone)
+            self.round(even, SPEECH_TIMES * 24_000 * 2)
             self.round(half, half_rate)
             self.round(full, None)
         workers = (worker for worker in self._bus.workers if worker.name.startswith(BULK))
@@ -325,7 +330,7 @@ class Scene:
             self.round(beside)
             self.round(low, None)
         unloaded = percentile(alone.first_audio_s, 0.99)
-        rows = [load.row(unloaded) for load in (alone, half, full)]
+        rows = [load.row(unloaded) for load in (alone, even, half, full)]
         unloaded = percentile(beside.first_audio_s, 0.99)
         return rows + [load.row(unloaded) for load in (beside, low)]
 
