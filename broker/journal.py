@@ -303,7 +303,7 @@ class Journal:
             started, answer, packed = row
             index = _unpack_index(packed)
             chunks = self._spool.read(read.job, index, read.first, read.count)
-        except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
+        except (sqlite3.Error, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StorageError(f"the result cannot be read: {error}") from None
         return Page(started, chunks, answer if read.first + len(chunks) >= len(index) else None)
 

@@ -230,7 +230,7 @@ def answer_of(task: Task) -> tuple[dict[str, Any], int]:
         raise error_from_code(reply.code or "bad_request", reply.message)
     try:
         body = msgspec.msgpack.decode(task.chunks[0] or b"\x80", type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the broker's answer cannot be read: {error}") from None
     return body, reply.next_offset
 

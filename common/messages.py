@@ -179,7 +179,7 @@ def decode(data: bytes | memoryview, cls: type[HeaderT]) -> HeaderT:
         raise ProtocolError(f"the header takes {len(data):,} bytes, at most {MAX_HEADER_BYTES:,} are allowed")
     try:
         return _decoders[cls].decode(data)
-    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"bad {cls.__name__} header: {error}") from None
 
 

@@ -78,5 +78,5 @@ def decode(data: bytes, cls: type[ControlT]) -> ControlT:
     """Unpack a header of this link; raise `ProtocolError` when the two sides differ."""
     try:
         return msgspec.msgpack.decode(data, type=cls)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"bad {cls.__name__} on the link to the engine process: {error}") from None

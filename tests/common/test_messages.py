@@ -83,6 +83,14 @@ def test_noise_never_does_more_than_raise(data: bytes) -> None:
             continue
 
 
+def test_text_that_is_no_utf8_is_refused() -> None:
+    """msgspec lets the codec's own error through: one such header ended the broker."""
+    with pytest.raises(ProtocolError, match="Submit"):
+        m.decode(b"\x91\xa3\x00\x00\x80", m.Submit)
+    with pytest.raises(ProtocolError):
+        m.decode_submit(b"\x91\xa3\x00\x00\x80")
+
+
 def test_size_is_checked_before_decoding() -> None:
     """A megabyte of empty maps became 69 MiB of objects before this."""
     bomb = b"\xdc\xff\xff" + b"\x80" * 65_535
