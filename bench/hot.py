@@ -6,8 +6,9 @@ A cell of the grid is a size of answer, a number of workers, what each may hold,
 each cell all brokers stand at once and are asked in turns, A B C A B C, so that whatever else the machine
 does meets them alike. What is compared is the ratio of two turns of the same round; a figure by itself says
 little on another machine. A request of voicebus is a whole job with all its promises, SUBMIT to DONE: the
-client is sent four messages and the worker one. The others pass on one message there and one back, but for
-the line that says "4 messages", where so many come back: what this much talk costs the transport alone.
+client is sent four messages and the worker one; with bundles two travel together, ACCEPTED and SPOKEN. The
+others pass on one message there and one back, but for the line that says "4 messages", where so many come
+back: what this much talk costs the transport alone.
 
 There are two limits. zmq.proxy is the transport alone: no worker is chosen, nothing is remembered. The C
 broker chooses as voicebus does, so beside it one sees what the promises cost, and Python. A worker of

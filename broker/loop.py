@@ -1,10 +1,11 @@
 """The hot loop: drain what has come, let the core work, send what it says in one burst.
 
 The only module of the broker that knows ZeroMQ's receiving side. It makes three choices for speed, measured
-in bench/: the compiled base class's `recv` is called directly; a drain takes up to `BATCH` messages before
-anything is sent, so wake-ups are shared; and payloads from 8 KiB up travel as unopened frames. And three for
-safety: the frame count is read off each frame's `more`, never assumed; nothing is sent inside the `try` that
-catches "drained"; and an error while one message is handled never reaches the next.
+in bench/: the compiled base class's `recv` is called directly; a drain takes up to `BATCH` messages, or
+`AT_ONCE` of a bundle, before anything is sent, so wake-ups are shared; and payloads from 8 KiB up travel as
+unopened frames. And three for safety: the frame count is read off each frame's `more`, never assumed; nothing
+is sent inside the `try` that catches "drained"; and an error while one message is handled never reaches the
+next.
 """
 
 from __future__ import annotations

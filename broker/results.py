@@ -36,8 +36,7 @@ LARGEST_SHARE: Final = 4
 class Finished(msgspec.Struct, eq=False, gc=False):
     """An ended job and its answer. `error` is None for one that ended well.
 
-    There are tens of thousands, and no cycle leads through them: the collector need not walk them, which took
-    it a tenth of a second each time.
+    There are tens of thousands, and no cycle leads through them: the collector need not walk them.
     """
 
     fingerprint: int
