@@ -87,7 +87,7 @@ def merged(stages: Stages, asked: Collection[str], taken: Collection[str]) -> He
                 found[f"{key}_client_map"] = ratios.get(CLIENT_MAP, {}).get(key)
     if "interactive" in asked:
         found["interactive_p99_ratio"] = max(
-            (row["p99_to_unloaded"] for row in rows("interactive")), default=None
+            (row["p99_to_unloaded"] for row in rows("interactive") if row["urgency"]), default=None
         )
     for way, figures in stages.get("counts", {}).items():
         found[f"calls_per_request_{way}"] = figures["calls"]

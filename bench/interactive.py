@@ -5,12 +5,11 @@
 A real broker, real clients and real workers. One client asks for one sentence after the other; 16 more fetch
 two megabytes each, over and over, from engines of their own: an engine is always free for the sentence, so
 what is compared is the way and not the queue. The bulk engine is `tone` under a second name. Loads take turns
-in one pass: none, what a rack of fast engines speaks, half of what the machine can carry, all it can carry,
-and then all of it once more with the bulk's workers and clients at the lowest priority: their hunger for
-processors is gone, their bytes are still on the wire. On a machine with few cores everybody waits for a
-processor when all are busy. How long the sentence's processes did is read from the kernel and shown beside,
-so that this is not taken for the broker's doing; and PINGs, which no worker has to do with, show the broker's
-own part.
+in one pass: none, what a rack of fast engines speaks, half of what the machine can carry, all it can carry.
+Then the same on a bus whose threads do not tell the kernel who is waited for (`common/urgency.py`). On a
+machine with few cores everybody waits for a processor when all are busy. How long the sentence's processes
+did is read from the kernel and shown beside, so that this is not taken for the broker's doing; and PINGs,
+which no worker has to do with, show the broker's own part.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ import click
 from voicebus.client import Client
 from voicebus.client.benchmark import Pings, ping
 from voicebus.client.launch import Bus
+from voicebus.common.urgency import OFF
 
 from .processes import load_average, percentile, until
 
@@ -137,13 +137,6 @@ def machine_busy_s() -> float:
     return (sum(fields) - idle) / os.sysconf("SC_CLK_TCK")
 
 
-def lower(pids: Iterable[int]) -> None:
-    """Give processes, each thread of them, the lowest priority. There is no way back without being root."""
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            os.setpriority(os.PRIO_PROCESS, int(task.name), 19)
-
-
 # ---- the bulk
 
 
@@ -212,11 +205,6 @@ class Bulk:
                 process.join(5)
 
     @property
-    def pids(self) -> list[int]:
-        """Its processes."""
-        return [process.pid for process in self._processes if process.pid is not None]
-
-    @property
     def pulled_bytes(self) -> int:
         """All that came."""
         return int(self._pulled.value)
@@ -256,6 +244,20 @@ def second_name() -> Generator[dict[str, str]]:
         )
         known = os.environ.get("PYTHONPATH", "")
         yield {"PYTHONPATH": f"{folder}{os.pathsep}{known}" if known else folder}
+
+
+@contextmanager
+def switched(urgency: str | None) -> Generator[None]:
+    """This process and those it starts with the switch of urgency set, or not."""
+    before = os.environ.pop(OFF, None)
+    if urgency is not None:
+        os.environ[OFF] = urgency
+    try:
+        yield
+    finally:
+        os.environ.pop(OFF, None)
+        if before is not None:
+            os.environ[OFF] = before
 
 
 # ---- the sentence
@@ -308,10 +310,10 @@ class Scene:
         if bytes_per_s != 0:
             self._bulk.pause()
 
-    def play(self) -> list[dict[str, Any]]:
-        """All loads in turn, and their rows."""
-        alone, even = Load("none"), Load(f"{SPEECH_TIMES:,} × real time")
-        half, full = Load("half of what can be carried"), Load("all that can be carried")
+    def play(self, how: str = "") -> list[dict[str, Any]]:
+        """All loads in turn, and their rows; `how` is put behind their names."""
+        alone, even = Load("none" + how), Load(f"{SPEECH_TIMES:,} × real time{how}")
+        half, full = Load("half of what can be carried" + how), Load("all that can be carried" + how)
         self.round(Load("warm"))
         first = Load("first")
         self.round(first, None)
@@ -321,45 +323,43 @@ class Scene:
             self.round(even, SPEECH_TIMES * 24_000 * 2)
             self.round(half, half_rate)
             self.round(full, None)
-        workers = (worker for worker in self._bus.workers if worker.name.startswith(BULK))
-        lower(
-            [pid for root in (*self._bulk.pids, *(worker.pid for worker in workers)) for pid in family(root)]
-        )
-        beside, low = Load("none, beside the next"), Load("all, bulk at the lowest priority")
-        for _ in range(self._size.rounds):
-            self.round(beside)
-            self.round(low, None)
         unloaded = percentile(alone.first_audio_s, 0.99)
         rows = [load.row(unloaded) for load in (alone, even, half, full)]
-        unloaded = percentile(beside.first_audio_s, 0.99)
-        return rows + [load.row(unloaded) for load in (beside, low)]
+        return [row | {"urgency": not how} for row in rows]
 
 
 def measure(size: Size, clients: int = BULK_CLIENTS) -> dict[str, Any]:
-    """Start everything, and play."""
-    config = {"broker": {"journal": None, "default_engine": "tone"}, "workers": {"tone": {}, BULK: {}}}
+    """Play on a bus as it is, then on one without urgency."""
     background = load_average()
+    played = [_play(size, clients, how, urgency) for how, urgency in (("", None), (", no urgency", "off"))]
+    return {
+        "load_average_before": background,
+        "cores": os.cpu_count(),
+        "bulk_clients": clients,
+        "bulk_result_bytes": BULK_BYTES,
+        "budget_p99_to_unloaded": BUDGET,
+        "rows": [row for rows, _, _ in played for row in rows],
+        "failed": sum(failed for _, failed, _ in played),
+        "wrong_bulk_results": sum(wrong for _, _, wrong in played),
+    }
+
+
+def _play(size: Size, clients: int, how: str, urgency: str | None) -> tuple[list[dict[str, Any]], int, int]:
+    """Start everything, and play: rows, failed jobs, wrong results."""
+    config = {"broker": {"journal": None, "default_engine": "tone"}, "workers": {"tone": {}, BULK: {}}}
     pace = {"seconds_per_char": BULK_SECONDS_PER_CHAR}
     with (
         second_name() as environ,
+        switched(urgency),
         Bus(engines={"tone": 2}, config=config, environ=environ) as bus,
         Client(bus.frontend) as client,
         Bulk(bus.frontend, clients) as bulk,
     ):
         for number in range(BULK_WORKERS):
             bus.start_worker(BULK, name=f"{BULK}-{number}", settings=pace)
-        rows = Scene(bus, client, bulk, size).play()
+        rows = Scene(bus, client, bulk, size).play(how)
         totals = client.status()["totals"]
-        return {
-            "load_average_before": background,
-            "cores": os.cpu_count(),
-            "bulk_clients": clients,
-            "bulk_result_bytes": BULK_BYTES,
-            "budget_p99_to_unloaded": BUDGET,
-            "rows": rows,
-            "failed": totals["failed"] + totals["cancelled"],
-            "wrong_bulk_results": bulk.wrong,
-        }
+        return rows, totals["failed"] + totals["cancelled"], bulk.wrong
 
 
 def shown(found: dict[str, Any]) -> Generator[str]:
@@ -369,18 +369,18 @@ def shown(found: dict[str, Any]) -> Generator[str]:
         f"{found['cores']} cores, load average before {found['load_average_before']:.1f}"
     )
     yield (
-        f"  {'bulk':<34} {'MB/s':>6} {'busy':>6}   first audio, ms: p50    p99  by unloaded    PING p50   p99"
+        f"  {'bulk':<40} {'MB/s':>6} {'busy':>6}   first audio, ms: p50    p99  by unloaded    PING p50   p99"
     )
     for row in found["rows"]:
         ratio = row["p99_to_unloaded"]
         verdict = f"{ratio:>6.2f} ×  {'≤ 2' if ratio <= BUDGET else 'over 2'}"
         yield (
-            f"  {row['load']:<34} {row['bulk_mb_per_s']:>6.0f} {row['processors_busy_percent']:>5.0f}%"
+            f"  {row['load']:<40} {row['bulk_mb_per_s']:>6.0f} {row['processors_busy_percent']:>5.0f}%"
             f"   {row['first_audio_p50_ms']:>20.2f} {row['first_audio_p99_ms']:>6.2f} {verdict:<14}"
             f" {row['ping_p50_ms']:>8.2f} {row['ping_p99_ms']:>6.2f}"
         )
         waits = ", ".join(f"{who} {ms:.2f}" for who, ms in row["waited_for_a_processor_ms"].items())
-        yield f"  {'':<34} ready to run but waiting for a processor, ms a sentence: {waits}"
+        yield f"  {'':<40} ready to run but waiting for a processor, ms a sentence: {waits}"
     yield f"  failed {found['failed']}, bulk results of a wrong length {found['wrong_bulk_results']}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ import click
 
 from ..common.config import Config, load_config
 from ..common.errors import ConfigError, StorageError
+from ..common.heap import keep_freed_memory
 from ..common.logging import setup_logging
+from ..common.urgency import Urgency
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -56,8 +59,6 @@ def main(config_file: str | None, **options: str | None) -> None:
 
 def _configure(config_file: str | None, options: dict[str, str]) -> Config:
     """The file, with the command line's options over it, checked by the same rules."""
-    import os
-
     environ = dict(os.environ) | {f"VOICEBUS_BROKER__{key.upper()}": value for key, value in options.items()}
     config = load_config(config_file, environ)
     setup_logging(config.logging, "broker")
@@ -72,6 +73,8 @@ def _bind(config: Config) -> Loop:
     for endpoint in (config.broker.frontend, config.broker.backend):
         _refuse_open_bind(endpoint, config)
     _raise_file_limit()
+    keep_freed_memory()
+    Urgency(os.getpriority(os.PRIO_PROCESS, 0) + config.broker.nice)
     try:
         return Loop(config)
     except zmq.ZMQError as error:

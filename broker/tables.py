@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, Final
 
 from ..common.messages import Ready, Submit
+from ..common.wire import PATIENT
 from .affinity import Affinity
 from .fairness import Flow
 from .lanes import Lanes
@@ -20,6 +21,7 @@ from .scheduling import Selector, Tier
 from .states import JobState, WorkerState
 
 _QUEUED: Final = int(JobState.QUEUED)
+_PATIENT: Final = PATIENT
 NOTHING: Final[list[tuple[bytes, Any]]] = []
 """A record without anything in it; whoever adds to a record that is empty makes another first."""
 Payload = Any
@@ -132,7 +134,7 @@ class Job:
         self.id = id
         self.client = client
         self.pool = pool
-        self.flags = flags
+        self.flags = flags | _PATIENT if submit.lane == "batch" else flags
         self.deadline = deadline
         self.header = header
         self.submit = submit

@@ -40,6 +40,7 @@ BUSY_CODES: Final = frozenset({"overloaded", "rate_limited"})
 
 _PARKED, _BACKOFF, _SENT, _ACCEPTED, _SPEAKING, _ENDED = Phase
 _UP = LineState.UP
+_PATIENT: Final = wire.PATIENT
 
 
 class ClientCore:
@@ -59,6 +60,8 @@ class ClientCore:
     ) -> None:
         self.lines = [Line(number, address, interval_s) for number, address in enumerate(addresses)]
         self.tasks: dict[bytes, Task] = {}
+        self.urgent = 0
+        "Tasks whose lane is not batch."
         self.touched: list[Task] = []
         self.strays = 0
         "Messages for jobs that are not, or no longer, ours. Usual after a cancel or a change of broker."
@@ -93,6 +96,7 @@ class ClientCore:
             self._follow(known, task)
             return
         self.tasks[task.job] = task
+        self.urgent += not task.flags & _PATIENT
         if task.listening:
             task.heard = deque()
         self._dispatch.go(task, now)
@@ -391,6 +395,7 @@ class ClientCore:
     def _end(self, task: Task, error: BusError | None) -> None:
         self.fetching.release(task, self._now)
         del self.tasks[task.job]
+        self.urgent -= not task.flags & _PATIENT
         task.error = error
         task.ended_at = self._now
         task.phase = _ENDED
@@ -415,5 +420,6 @@ class ClientCore:
 
         dispatch = self._dispatch
         waiting = [task for _, _, task in dispatch.backoffs]
-        check(self.tasks, self.lines, waiting, dark=dispatch.dark_since is not None)
+        dark = dispatch.dark_since is not None
+        check(self.tasks, self.lines, waiting, urgent=self.urgent, dark=dark)
         self.fetching.check_invariants(list(self.tasks.values()))

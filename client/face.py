@@ -126,7 +126,7 @@ class Face:
             payload,
             sink=sink,
             deadline=deadline,
-            flags=wire.STREAM if stream else 0,
+            flags=(wire.STREAM if stream else 0) | (wire.PATIENT if manner.lane == "batch" else 0),
             listening=listening,
             durable=manner.durable,
             # A job that was named may be known from before.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ..common import wire
 from .brokers import Line, LineState
 from .task import Phase, Task
 
@@ -13,11 +14,15 @@ def _require(condition: bool, what: str) -> None:
         raise AssertionError(what)
 
 
-def check(tasks: Mapping[bytes, Task], lines: Sequence[Line], waiting: Sequence[Task], *, dark: bool) -> None:
+def check(
+    tasks: Mapping[bytes, Task], lines: Sequence[Line], waiting: Sequence[Task], *, urgent: int, dark: bool
+) -> None:
     """Raise `AssertionError` with the promise that is broken."""
     up = [line.state is LineState.UP for line in lines]
     _require(dark != any(up), "it is dark exactly while no broker is up")
     backing_off = {id(task) for task in waiting}
+    batch = sum(bool(task.flags & wire.PATIENT) for task in tasks.values())
+    _require(urgent == len(tasks) - batch, "the tasks somebody waits for are counted")
     for job, task in tasks.items():
         _require(task.job == job, "a task is filed under its job id")
         _require(task.phase is not Phase.ENDED and task.error is None, "an ended task has left the table")

@@ -28,6 +28,7 @@ from zmq.backend import Socket as BaseSocket
 
 from ..common import bundles, wire
 from ..common.errors import BadRequest, BrokerUnreachable, BusError, ProtocolError
+from ..common.urgency import Urgency
 from .brokers import Line
 from .core import ClientCore
 from .task import Phase, Sink, Task
@@ -207,8 +208,9 @@ class Link:
 
     def _run(self) -> None:
         try:
+            urgency = Urgency(os.getpriority(os.PRIO_PROCESS, 0), thread_only=True)
             while not self._closing:
-                self._turn()
+                self._turn(urgency)
         except Exception as error:
             logger.exception("the client's I/O thread failed")
             self._failure = BrokerUnreachable(
@@ -218,7 +220,7 @@ class Link:
         finally:
             self._finish()
 
-    def _turn(self) -> None:
+    def _turn(self, urgency: Urgency) -> None:
         """Go round until the set of sockets, or what is waited for on them, changes."""
         core = self._core
         poller = zmq.Poller()
@@ -251,6 +253,7 @@ class Link:
                     core.disconnected(line, now)
             core.tick(now)
             self._flush()
+            urgency.prefer(patient=bool(core.tasks) and not core.urgent)
 
     def _take_orders(self, now: float) -> None:
         with suppress(OSError):

@@ -34,6 +34,8 @@ class Broker(Struct, frozen=True, forbid_unknown_fields=True):
     """The broker: where it listens, how it chooses workers, when it gives up."""
 
     name: Annotated[str, Meta(max_length=128)] = "broker"
+    nice: Annotated[int, Meta(ge=-20, le=19)] = -10
+    "Relative to how it was started, as far as the system allows it: see `urgency.py`."
     frontend: Endpoint = "tcp://127.0.0.1:5555"
     backend: Endpoint = "tcp://127.0.0.1:5556"
     strategy: Strategy = "lru"
@@ -72,8 +74,10 @@ class Worker(Struct, frozen=True, forbid_unknown_fields=True):
     slots: Annotated[int, Meta(ge=1, le=1024)] = 1
     device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|mps)$")] = "auto"
     heartbeat_interval_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
-    nice: Annotated[int, Meta(ge=0, le=19)] = 5
-    "Engines give way to the broker and to listeners: what is spoken must not wait for what is not."
+    nice: Annotated[int, Meta(ge=0, le=19)] = 0
+    "Of the engines while they speak for listeners; for batch jobs they are nicer."
+    agent_nice: Annotated[int, Meta(ge=-20, le=19)] = -10
+    "The agent only moves messages. Both are relative to how it was started."
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -124,6 +124,9 @@ ANEW: Final = 0x0020
 """SUBMIT: the client holds nothing of this job's audio and wants it from the first chunk on."""
 UNBEGUN: Final = 0x0010
 """CANCEL to a worker: only if the attempt has not begun; then it comes back as RETURN."""
+PATIENT: Final = 0x0040
+"""JOB: its lane is batch, so whoever works on it lets others go first. A client may set it as well, but only
+the lane counts."""
 
 
 def pack_envelope(

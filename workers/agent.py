@@ -22,6 +22,7 @@ import zmq
 
 from ..common import wire
 from ..common.errors import BusError
+from ..common.urgency import Urgency
 from . import control
 from .actions import (
     Actions,
@@ -62,6 +63,7 @@ class Agent:
         threads: int | None = None,
         announce: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
+        urgency: Urgency | None = None,
     ) -> None:
         self._core = core
         self._setup = control.message(control.SETUP, setup)
@@ -69,6 +71,7 @@ class Agent:
         self._environment = thread_environment(threads)
         self._announce: Callable[[], None] | None = announce
         self._clock = clock
+        self._urgency = urgency
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._poller = zmq.Poller()
         self._brokers: dict[int, BrokerSocket] = {}
@@ -111,6 +114,8 @@ class Agent:
 
     def _turn(self) -> None:
         self._watch()
+        if self._urgency is not None:
+            self._urgency.prefer(patient=self._core.desk.is_patient)
         ready = dict(self._poller.poll(self._wait_ms()))
         now = self._clock()
         if self._wake_read in ready or self._wake_read.fileno() in ready:

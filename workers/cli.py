@@ -67,7 +67,9 @@ def serve(
     import msgspec
 
     from ..common.config import Worker, load_config
+    from ..common.heap import keep_freed_memory
     from ..common.logging import setup_logging
+    from ..common.urgency import Urgency
     from . import control
     from .agent import Agent
     from .core import WorkerCore
@@ -84,6 +86,7 @@ def serve(
     name = _name(name or f"{socket.gethostname()}-{engine}-{os.getpid()}")
     addresses = _addresses(brokers) or [_reachable(config.broker.backend)]
     setup_logging(config.logging, "worker")
+    started = os.getpriority(os.PRIO_PROCESS, 0)
     setup = control.Setup(
         worker=name,
         engine=engine,
@@ -92,7 +95,7 @@ def serve(
         default_voice=config.voices.default,
         cache_dir=config.voices.cache_dir or _cache_dir(),
         logging=msgspec.to_builtins(config.logging),
-        nice=section.nice,
+        nice=started + section.nice,
     )
     core = WorkerCore(
         name,
@@ -110,7 +113,10 @@ def serve(
             sys.stdout.flush()
 
     try:
-        agent = Agent(core, setup, threads=_threads(settings.get("threads")), announce=announce)
+        keep_freed_memory()
+        urgency = Urgency(started + section.agent_nice)
+        threads = _threads(settings.get("threads"))
+        agent = Agent(core, setup, threads=threads, announce=announce, urgency=urgency)
     except TypeError as error:
         raise ConfigError(f"a setting of {engine} cannot be sent to it: {error}") from None
     _install_signals(agent)

@@ -43,6 +43,7 @@ class Setup(Struct, frozen=True, array_like=True):
     max_voices: int = 32
     "Voice states held in memory at once."
     nice: int = 0
+    "The niceness of interactive work."
 
 
 class Loaded(Struct, frozen=True, array_like=True):

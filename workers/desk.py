@@ -31,6 +31,11 @@ class Desk:
         self._crew = crew
         self._referee = referee
 
+    @property
+    def is_patient(self) -> bool:
+        """Whether all it has are batch jobs."""
+        return bool(self.jobs) and all(job.flags & wire.PATIENT for job in self.jobs.values())
+
     def of(self, link: Link) -> list[Job]:
         """The jobs that came over a link."""
         return [job for job in self.jobs.values() if job.link == link.index]

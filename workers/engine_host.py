@@ -26,8 +26,10 @@ import zmq
 from ..common import bundles, wire
 from ..common.config import Logging
 from ..common.errors import BusError, Cancelled, ConfigError, EngineError, ProtocolError
+from ..common.heap import keep_freed_memory
 from ..common.logging import setup_logging
 from ..common.messages import encode, failed
+from ..common.urgency import Urgency
 from ..common.wire import COPY_BELOW_BYTES, pack_envelope
 from . import control
 from .actions import Frames
@@ -141,7 +143,8 @@ def _serve(link: AgentLink) -> int:
         return 1
     setup = control.decode(frames[1], control.Setup)
     setup_logging(msgspec.convert(setup.logging, Logging), "engine")
-    os.nice(setup.nice)
+    keep_freed_memory()
+    urgency = Urgency(setup.nice)
     try:
         engine = _load(setup)
     except BusError as error:
@@ -152,7 +155,7 @@ def _serve(link: AgentLink) -> int:
         log.exception("engine %s could not be loaded", setup.engine)
         problem = EngineError(f"engine {setup.engine} could not be loaded: {type(error).__name__}: {error}")
     else:
-        _work(link, *engine, setup)
+        _work(link, *engine, setup, urgency)
         with contextlib.suppress(Exception):
             engine[0].close()
         return 0
@@ -190,7 +193,9 @@ def _load(setup: control.Setup) -> tuple[Engine[Any], list[bytes]]:
     return engine, message
 
 
-def _work(link: AgentLink, engine: Engine[Any], loaded: list[bytes], setup: control.Setup) -> None:
+def _work(
+    link: AgentLink, engine: Engine[Any], loaded: list[bytes], setup: control.Setup, urgency: Urgency
+) -> None:
     from ..common.voices import VoiceStore
     from .catalogue import StoreCatalogue
     from .speaking import Speaker
@@ -217,11 +222,14 @@ def _work(link: AgentLink, engine: Engine[Any], loaded: list[bytes], setup: cont
     gc.freeze()
     link.send(loaded)
     while not link.leaving:
-        frames = link.receive()
+        frames = link.receive(0)
         if not frames:
-            continue
+            # With nothing to do it is ready for a listener.
+            urgency.prefer(patient=False)
+            frames = link.receive()
         kind = frames[0][3]
         if kind == wire.JOB:
+            urgency.prefer(patient=bool(frames[0][23] & wire.PATIENT))
             link.begin(frames[0][4:22])
             speaker.run(frames)
         elif kind == wire.GOODBYE:

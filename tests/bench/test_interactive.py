@@ -19,7 +19,7 @@ def test_bulk_is_pulled_under_each_load_but_none_and_nothing_is_lost(monkeypatch
     found = interactive.measure(Size(rounds=1, sentences=5, round_s=10.0), clients=2)
     assert (found["failed"], found["wrong_bulk_results"]) == (0, 0)
     rows = found["rows"]
-    assert [row["sentences"] for row in rows] == [5] * 6
+    assert [row["sentences"] for row in rows] == [5] * 8
     for row in rows:
         assert (row["bulk_mb_per_s"] == 0) == row["load"].startswith("none"), row
     assert rows[0]["p99_to_unloaded"] == rows[4]["p99_to_unloaded"] == 1.0

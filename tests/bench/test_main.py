@@ -82,7 +82,13 @@ def test_peers_are_compared_with_the_bare_client_and_with_map() -> None:
 
 def test_figures_of_the_other_stages_come_to_the_headline() -> None:
     found = {
-        "interactive": {"rows": [{"p99_to_unloaded": 1.0}, {"p99_to_unloaded": 3.0}]},
+        "interactive": {
+            "rows": [
+                {"p99_to_unloaded": 1.0, "urgency": True},
+                {"p99_to_unloaded": 3.0, "urgency": True},
+                {"p99_to_unloaded": 9.0, "urgency": False},
+            ]
+        },
         "counts": {"core": {"calls": 70.0}},
         "bus": {"latency_tone": {"added_p50_ms": 2.5}, "throughput": {"jobs_per_s": 1900.0}},
     }

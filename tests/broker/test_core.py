@@ -218,7 +218,17 @@ def test_a_stream_resumes_behind_a_whole_segment() -> None:
     bus.chunk(b"w1", key, segment=0)
     bus.failed(b"w1", key, "worker_lost")
     (envelope,) = [m[0] for m in bus.sent.to_worker[b"w2"] if m[0][3] == wire.JOB]
-    assert (envelope[4:20], int.from_bytes(envelope[24:28]), envelope[23]) == (job, 1, wire.STREAM)
+    assert (envelope[4:20], int.from_bytes(envelope[24:28])) == (job, 1)
+    assert envelope[23] & wire.STREAM
+
+
+def test_workers_are_told_whether_anybody_waits_for_a_job() -> None:
+    bus = Bus()
+    bus.ready(b"w1", slots=2)
+    lanes = ("batch", "interactive")
+    jobs = [bus.submit(lane=lane, flags=flags) for lane, flags in zip(lanes, (0, wire.PATIENT), strict=True)]
+    marks = {m[0][4:20]: m[0][23] for m in bus.sent.to_worker[b"w1"] if m[0][3] == wire.JOB}
+    assert marks == {jobs[0]: wire.PATIENT, jobs[1]: 0}, "the lane counts, not what the client set"
 
 
 def test_a_deadline_ends_a_job_wherever_it_is() -> None:

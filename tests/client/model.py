@@ -277,7 +277,7 @@ class Desk:
             encode(Submit("tone", "amber", characters=len(text), durable=durable)),
             text.encode(),
             deadline=self.now + deadline_s,
-            flags=wire.STREAM if stream or listening else 0,
+            flags=wire.STREAM if stream or listening else wire.PATIENT,
             listening=listening,
             durable=durable,
             seeks=seeks,

@@ -20,6 +20,9 @@ import msgpack
 import pytest
 import zmq
 
+from voicebus.common import wire
+from voicebus.common.urgency import lowest_nice
+
 PATIENCE_S = 30.0
 ENVELOPE = struct.Struct("!3sB16sHHII")
 STARTED, CHUNK, DONE, FAILED, CANCEL = 3, 4, 5, 6, 7
@@ -100,18 +103,33 @@ class Broker:
         return f"tcp://127.0.0.1:{self.port}"
 
     def say(
-        self, kind: int, *frames: bytes, job: int = 0, attempt: int = 0, value: int = 0, segment: int = 0
+        self,
+        kind: int,
+        *frames: bytes,
+        job: int = 0,
+        attempt: int = 0,
+        value: int = 0,
+        segment: int = 0,
+        flags: int = 0,
     ) -> None:
-        envelope = ENVELOPE.pack(b"VB1", kind, job.to_bytes(16, "big"), attempt, 0, segment, value)
+        envelope = ENVELOPE.pack(b"VB1", kind, job.to_bytes(16, "big"), attempt, flags, segment, value)
         self.socket.send_multipart([self.peer, envelope, *frames])
 
     def give(
-        self, job: int, text: str, *, attempt: int = 1, ms: int = 60_000, segment: int = 0, **header: Any
+        self,
+        job: int,
+        text: str,
+        *,
+        attempt: int = 1,
+        ms: int = 60_000,
+        segment: int = 0,
+        flags: int = 0,
+        **header: Any,
     ) -> None:
         fields = {"engine": "tone", "voice": "", "language": "", **header}
         self.say(
             JOB, pack(*fields.values()), text.encode(),
-            job=job, attempt=attempt, value=ms, segment=segment,
+            job=job, attempt=attempt, value=ms, segment=segment, flags=flags,
         )  # fmt: skip
 
     def next(self) -> Message:
@@ -244,12 +262,39 @@ SLOW = ("realtime_factor=1", "seconds_per_char=0.5")
 """A sentence of ten characters takes five seconds: always long enough to be interrupted."""
 
 
-def test_the_engine_gives_way_to_what_waits_for_it(broker: Broker, start: Any) -> None:
-    """With every processor busy speaking, the broker waited 39 ms for one to send on what was spoken."""
-    worker = start()
-    (engine,) = children(worker.process.pid)
-    agents = os.getpriority(os.PRIO_PROCESS, worker.process.pid)
-    assert os.getpriority(os.PRIO_PROCESS, engine) == min(19, agents + 5)
+def urgency_of(pid: int) -> set[tuple[int, int]]:
+    """Policy and niceness of each thread of a process."""
+    threads = [int(thread) for thread in os.listdir(f"/proc/{pid}/task")]
+    return {(os.sched_getscheduler(n), os.getpriority(os.PRIO_PROCESS, n)) for n in threads}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no SCHED_BATCH")
+def test_a_worker_gives_way_while_it_speaks_for_nobody_who_waits(broker: Broker, start: Any) -> None:
+    """A listener's sentence took 12 ms beside batch jobs and 3 without, waiting for processors."""
+    worker = start(*SLOW)
+    agent = worker.process.pid
+    (engine,) = children(agent)
+    ((_, started),) = urgency_of(os.getpid())
+    allowed = lowest_nice()
+
+    def seen(job: int, flags: int) -> list[set[tuple[int, int]]]:
+        broker.give(job, "A sentence", flags=flags)
+        # The second chunk: the agent looks at what it has after each round.
+        broker.all_until(CHUNK)
+        broker.all_until(CHUNK)
+        found = [urgency_of(agent), urgency_of(engine)]
+        broker.say(CANCEL, job=job, attempt=1)
+        assert broker.all_until(FAILED)[-1].header[0] == "cancelled"
+        return found
+
+    def nice(wanted: int) -> int:
+        return wanted if wanted >= started else min(started, max(wanted, allowed))
+
+    urgent = [nice(started - 10), min(19, started)]
+    patient = [min(19, n + 15) if allowed <= n else n for n in urgent]
+    assert seen(1, 0) == [{(os.SCHED_OTHER, n)} for n in urgent]
+    assert seen(2, wire.PATIENT) == [{(os.SCHED_BATCH, n)} for n in patient]
+    assert seen(3, 0) == [{(os.SCHED_OTHER, n)} for n in urgent]
 
 
 def test_a_job_is_spoken_as_the_protocol_says(broker: Broker, start: Any) -> None:

@@ -1,0 +1,97 @@
+"""Threads ask the kernel for their turn, and it grants what they may have."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from voicebus.common.urgency import BATCH_STEP, NICEST, OFF, SHORT_SLICE_NS, Urgency, lowest_nice
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux's scheduler is asked")
+
+SEEN = """
+import os, threading
+from voicebus.common.urgency import Urgency
+held = threading.Event()
+other = threading.Thread(target=held.wait)
+other.start()
+threads = (other.native_id, threading.get_native_id())
+def seen():
+    return {(os.sched_getscheduler(n), os.getpriority(os.PRIO_PROCESS, n)) for n in threads}
+urgency = Urgency(%d)
+found = [seen()]
+urgency.prefer(patient=True)
+found.append(seen())
+urgency.prefer(patient=False)
+found.append(seen())
+held.set()
+print(found)
+"""
+"""What a process of two threads is at first, on batch jobs, and again for a listener."""
+
+
+def processes(nice: int, before: str = "") -> list[set[tuple[int, int]]]:
+    code = [sys.executable, "-c", before + SEEN % nice]
+    found = subprocess.run(code, capture_output=True, text=True, check=True)
+    return eval(found.stdout)
+
+
+def slice_ns(thread: int) -> int | None:
+    """What the kernel grants; None for one that does not say."""
+    for line in Path(f"/proc/self/task/{thread}/sched").read_text().splitlines():
+        if line.startswith("se.slice"):
+            return int(line.split(":")[1])
+    return None
+
+
+def test_a_process_is_urgent_and_patient_with_all_its_threads() -> None:
+    started = os.getpriority(os.PRIO_PROCESS, 0)
+    patient = min(NICEST, started + BATCH_STEP) if lowest_nice() <= started else started
+    urgent = {(os.SCHED_OTHER, started)}
+    assert processes(started) == [urgent, {(os.SCHED_BATCH, patient)}, urgent]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_without_the_right_niceness_stays_what_cannot_be_taken_back() -> None:
+    """Nicer for a batch job, an engine could never again be as urgent as a listener wants it."""
+    drop = """
+import os, resource
+from voicebus.common import urgency
+resource.setrlimit(resource.RLIMIT_NICE, (0, 0))
+os.setuid(65534)
+"""
+    started = os.getpriority(os.PRIO_PROCESS, 0)
+    urgent = {(os.SCHED_OTHER, started)}
+    assert processes(started - 10, drop) == [urgent, {(os.SCHED_BATCH, started)}, urgent]
+
+
+def test_a_thread_can_be_urgent_alone() -> None:
+    found: list[int | None] = []
+
+    def work() -> None:
+        thread = threading.get_native_id()
+        urgency = Urgency(os.getpriority(os.PRIO_PROCESS, 0), thread_only=True)
+        found.append(slice_ns(thread))
+        urgency.prefer(patient=True)
+        found.append(slice_ns(thread))
+        found.append(os.sched_getscheduler(thread))
+
+    before = (slice_ns(os.getpid()), os.sched_getscheduler(0))
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert (slice_ns(os.getpid()), os.sched_getscheduler(0)) == before
+    assert found[2] == os.SCHED_BATCH
+    if before[0] is not None:  # a kernel that has slices
+        assert found[:2] == [min(before[0], SHORT_SLICE_NS), before[0]]
+
+
+def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(OFF, "off")
+    found = processes(os.getpriority(os.PRIO_PROCESS, 0) + 1)
+    assert found == [{(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))}] * 3
