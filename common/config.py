@@ -34,7 +34,7 @@ class Broker(Struct, frozen=True, forbid_unknown_fields=True):
     """The broker: where it listens, how it chooses workers, when it gives up."""
 
     name: Annotated[str, Meta(max_length=128)] = "broker"
-    nice: Annotated[int, Meta(ge=-20, le=19)] = -10
+    nice: Annotated[int, Meta(ge=-20, le=19)] = -5
     "Relative to how it was started, as far as the system allows it: see `urgency.py`."
     frontend: Endpoint = "tcp://127.0.0.1:5555"
     backend: Endpoint = "tcp://127.0.0.1:5556"
@@ -76,7 +76,7 @@ class Worker(Struct, frozen=True, forbid_unknown_fields=True):
     heartbeat_interval_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
     "Of the engines while they speak for listeners; for batch jobs they are nicer."
-    agent_nice: Annotated[int, Meta(ge=-20, le=19)] = -10
+    agent_nice: Annotated[int, Meta(ge=-20, le=19)] = -5
     "The agent only moves messages. Both are relative to how it was started."
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
