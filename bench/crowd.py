@@ -197,7 +197,8 @@ class Clients:
 
         def over() -> bool:
             self.submit(0, min(window - self.open, last - self.submitted))
-            return not self.open
+            # Answers may have come while the last ones were sent: that none is open is not enough.
+            return self.submitted >= last and not self.open
 
         return self.pump_until(over, f"the answers to {jobs:,} jobs")
 

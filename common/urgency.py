@@ -44,17 +44,20 @@ class Urgency:
     """The urgency of this process's threads, or of the calling thread alone: urgent at first.
 
     `nice` is the niceness of urgent work. A value below that of the start takes effect where it is allowed.
+    Where no niceness can be taken back, all work is done at `fixed` above it.
     """
 
-    def __init__(self, nice: int, *, thread_only: bool = False) -> None:
+    def __init__(self, nice: int, *, fixed: int = 0, thread_only: bool = False) -> None:
         self._thread = threading.get_native_id() if thread_only else None
         self._patient: bool | None = None
         number = _CALL.get(platform.machine()) if sys.platform == "linux" else None
         self._call = None if number is None or sys.maxsize < 2**32 else _system_call(number)
         started, floor = os.getpriority(os.PRIO_PROCESS, 0), lowest_nice()
         self.nice = min(NICEST, nice if nice >= started else min(started, max(nice, floor)))
-        returns = floor <= self.nice
-        self.batch_nice = min(NICEST, self.nice + BATCH_STEP) if returns else self.nice
+        if floor <= self.nice:
+            self.batch_nice = min(NICEST, self.nice + BATCH_STEP)
+        else:
+            self.nice = self.batch_nice = min(NICEST, self.nice + fixed)
         if os.environ.get(OFF) == "off":
             self._call = None
         elif self._call is None and not thread_only:

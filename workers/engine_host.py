@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SETUP_TIMEOUT_MS: Final = 30_000
+FIXED_NICE: Final = 5
+"""Where the system does not let an engine change: a little less than those who carry its audio."""
 BUNDLED_BYTES: Final = 64 * 1024
 """Below, a copy is cheaper than another wake-up of the agent."""
 SEND_AHEAD: Final = 64
@@ -144,7 +146,7 @@ def _serve(link: AgentLink) -> int:
     setup = control.decode(frames[1], control.Setup)
     setup_logging(msgspec.convert(setup.logging, Logging), "engine")
     keep_freed_memory()
-    urgency = Urgency(setup.nice)
+    urgency = Urgency(setup.nice, fixed=FIXED_NICE)
     try:
         engine = _load(setup)
     except BusError as error:

@@ -23,7 +23,7 @@ other.start()
 threads = (other.native_id, threading.get_native_id())
 def seen():
     return {(os.sched_getscheduler(n), os.getpriority(os.PRIO_PROCESS, n)) for n in threads}
-urgency = Urgency(%d)
+urgency = Urgency(%d, fixed=%d)
 found = [seen()]
 urgency.prefer(patient=True)
 found.append(seen())
@@ -35,8 +35,8 @@ print(found)
 """What a process of two threads is at first, on batch jobs, and again for a listener."""
 
 
-def processes(nice: int, before: str = "") -> list[set[tuple[int, int]]]:
-    code = [sys.executable, "-c", before + SEEN % nice]
+def processes(nice: int, before: str = "", *, fixed: int = 0) -> list[set[tuple[int, int]]]:
+    code = [sys.executable, "-c", before + SEEN % (nice, fixed)]
     found = subprocess.run(code, capture_output=True, text=True, check=True)
     return eval(found.stdout)
 
@@ -51,9 +51,11 @@ def slice_ns(thread: int) -> int | None:
 
 def test_a_process_is_urgent_and_patient_with_all_its_threads() -> None:
     started = os.getpriority(os.PRIO_PROCESS, 0)
-    patient = min(NICEST, started + BATCH_STEP) if lowest_nice() <= started else started
-    urgent = {(os.SCHED_OTHER, started)}
-    assert processes(started) == [urgent, {(os.SCHED_BATCH, patient)}, urgent]
+    changes = lowest_nice() <= started
+    nice = started if changes else min(NICEST, started + 5)
+    patient = min(NICEST, nice + BATCH_STEP) if changes else nice
+    urgent = {(os.SCHED_OTHER, nice)}
+    assert processes(started, fixed=5) == [urgent, {(os.SCHED_BATCH, patient)}, urgent]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -68,6 +70,9 @@ os.setuid(65534)
     started = os.getpriority(os.PRIO_PROCESS, 0)
     urgent = {(os.SCHED_OTHER, started)}
     assert processes(started - 10, drop) == [urgent, {(os.SCHED_BATCH, started)}, urgent]
+    nicer = min(NICEST, started + 5)
+    always = [{(policy, nicer)} for policy in (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_OTHER)]
+    assert processes(started, drop, fixed=5) == always
 
 
 def test_a_thread_can_be_urgent_alone() -> None:

@@ -290,7 +290,7 @@ def test_a_worker_gives_way_while_it_speaks_for_nobody_who_waits(broker: Broker,
     def nice(wanted: int) -> int:
         return wanted if wanted >= started else min(started, max(wanted, allowed))
 
-    urgent = [nice(started - 5), min(19, started)]
+    urgent = [nice(started - 5), min(19, started if allowed <= started else started + 5)]
     patient = [min(19, n + 15) if allowed <= n else n for n in urgent]
     assert seen(1, 0) == [{(os.SCHED_OTHER, n)} for n in urgent]
     assert seen(2, wire.PATIENT) == [{(os.SCHED_BATCH, n)} for n in patient]
