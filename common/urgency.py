@@ -60,10 +60,11 @@ class Urgency:
             self.nice = self.batch_nice = min(NICEST, self.nice + fixed)
         if os.environ.get(OFF) == "off":
             self._call = None
-        elif self._call is None and not thread_only:
+            return
+        self.prefer(patient=False)
+        if self._call is None and not thread_only:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, 0, self.nice)
-        self.prefer(patient=False)
 
     def prefer(self, *, patient: bool) -> None:
         """Be patient, or urgent again. Costs nothing if that is what it is."""

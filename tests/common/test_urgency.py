@@ -100,3 +100,16 @@ def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(OFF, "off")
     found = processes(os.getpriority(os.PRIO_PROCESS, 0) + 1)
     assert found == [{(os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))}] * 3
+
+
+def test_where_the_call_is_forbidden_the_niceness_asked_for_still_counts() -> None:
+    code = """
+import errno, os
+from voicebus.common import urgency
+urgency._system_call = lambda number: lambda thread, attributes: errno.EPERM
+started = os.getpriority(os.PRIO_PROCESS, 0)
+urgency.Urgency(min(19, started + 2)).prefer(patient=True)
+print(os.getpriority(os.PRIO_PROCESS, 0) - min(19, started + 2), os.sched_getscheduler(0))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["0", str(os.SCHED_OTHER)]
