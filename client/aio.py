@@ -14,12 +14,12 @@ from types import TracebackType
 from typing import Any
 
 from ..common.errors import BadRequest, BrokerUnreachable
+from ..common.text import Piece
 from .face import Face, add_jobs, add_page, answer_of, asked_in_vain, fetch_task
 from .reading import Carrier, Reading, joined, speech_of
 from .request import Manner, Naming, Options, check_state, job_bytes
 from .speech import Chunk, Result, Speech
 from .task import Task
-from .text import Piece
 from .window import Window
 
 

@@ -20,10 +20,10 @@ import msgspec
 from ..common import wire
 from ..common.errors import BadRequest, BrokerUnreachable, ProtocolError, error_from_code
 from ..common.messages import Admin, encode
+from ..common.text import Piece, split
 from .link import Link
 from .request import Manner, Naming, Packer, job_bytes, merged, utterance
 from .task import Sink, Task
-from .text import Piece, split
 
 logger = logging.getLogger(__name__)
 DEFAULT_ADDRESS: Final = "tcp://127.0.0.1:5555"

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from ..common.errors import EngineError
+from ..common.text import Piece
 from .speech import BYTES_PER_SAMPLE, Chunk, Speech, faded, silence
 from .task import Task
-from .text import Piece
 
 FADE_S: Final = 0.005
 

@@ -15,10 +15,10 @@ from operator import length_hint
 from typing import Any, Final
 
 from ..common.errors import BusError
+from ..common.text import Piece
 from .reading import Carrier, joined
 from .speech import Result
 from .task import Task
-from .text import Piece
 
 HELD_WINDOWS: Final = 4
 MOST_ADAPTED: Final = 1024

@@ -8,16 +8,21 @@ the agent and the engine host. An engine is found through the entry point group 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common.errors import ConfigError
+from ..common.text import split
+
 Samples = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 StateT = TypeVar("StateT")
+Part = tuple[int, Samples | None]
+"""A row's place and more of its audio, which may be empty; None when the row has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,21 @@ class Request:
     speed: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     "Engine-specific options; an engine refuses those it does not know with `BadRequest`."
+    streamed: bool = False
+    "Somebody listens while it is made: early parts are worth some work. Else only the whole matters."
+    take: int = 0
+    """Counts from 0. A second take follows one that the host found faulty: an engine that draws random
+    numbers draws others, one that does not says the same again."""
+
+
+@dataclass(slots=True, eq=False)
+class Row(Generic[StateT]):
+    """One of the segments that are spoken together."""
+
+    request: Request
+    voice: StateT
+    stopped: bool = False
+    "Set by the host meanwhile: nobody wants the rest, and the engine may let go of it at once."
 
 
 class Engine(ABC, Generic[StateT]):
@@ -57,6 +77,10 @@ class Engine(ABC, Generic[StateT]):
     one is not in the store, `voice` then gets a reference without samples whose hash is all zeros."""
     languages: tuple[str, ...]
     "Languages as BCP 47 tags in lower case: en-us, fr, zh-cn. A bare tag ('en') matches its variants."
+    batch: int = 1
+    "Most segments, of as many jobs, that `speak_batch` takes at once; fixed once `load` has returned."
+    speech: ClassVar[bool] = True
+    "Whether what it yields is speech, which the host can check: its length, silence, clipping, repetition."
 
     @abstractmethod
     def load(self, settings: Mapping[str, Any]) -> None:
@@ -79,17 +103,41 @@ class Engine(ABC, Generic[StateT]):
     def speak(self, request: Request, voice: StateT) -> Iterator[Samples]:
         """Yield float32 mono audio of one segment, in order, as early as each part is ready."""
 
+    def speak_batch(self, rows: Sequence[Row[StateT]]) -> Iterator[Part]:
+        """Speak several segments together; called instead of `speak` where `batch` is above 1.
+
+        Yields the parts of all rows as they come, each row's in order, and (place, None) where one ends; an
+        empty part says that time passes, so that the host may look who still wants what. Running out
+        of memory is raised as it comes: the host goes on with half as many rows.
+        """
+        raise NotImplementedError("an engine with batch > 1 speaks batches")
+
+    def check(self, request: Request) -> None:
+        """Raise `BadRequest` for options or a speed this engine does not take, before anything is spoken."""
+
+    def stock_voice(self, name: str = "") -> StateT:
+        """A voice of the engine's own, "" for its usual one, for engines that speak through this one.
+
+        Raises `ConfigError` where there is none of this name.
+        """
+        raise ConfigError(f"engine {self.name} has no voices of its own")
+
+    def figures(self) -> Mapping[str, int | float]:
+        """Counters and gauges for `vc status`, summed over a worker's engines: memory on a device, say."""
+        return {}
+
     def max_chars(self, language: str) -> int:
         """Most characters of one segment in this language."""
         return 400
 
     def segments(self, text: str, language: str) -> list[str]:
-        """Cut a job's text into the segments that are spoken one by one.
+        """Cut a job's text into the segments that are spoken one by one; here: sentences within `max_chars`.
 
         Must depend on its arguments alone: another worker resumes a lost job at a segment's number. The
         host refuses with `TextTooLong` a segment above `max_chars`.
         """
-        return [text]
+        pieces = split(text, language=language, max_chars=self.max_chars(language))
+        return [piece.spoken for piece in pieces if any(map(str.isalnum, piece.spoken))]
 
     def pack(self, voice: StateT) -> Arrays | None:
         """Return the arrays `unpack` rebuilds a voice state from; None when it is not worth a file."""

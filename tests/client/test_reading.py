@@ -7,8 +7,8 @@ import pytest
 
 from voicebus.client.reading import FADE_S, Reading, joined
 from voicebus.client.task import Task
-from voicebus.client.text import Piece
 from voicebus.common.errors import WorkerLost
+from voicebus.common.text import Piece
 
 from .fakes import RATE_HZ, FakeLink, chunk, end, started
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicebus.client.task import Task
-from voicebus.client.text import Piece
 from voicebus.client.window import HELD_WINDOWS, MOST_ADAPTED, Window
 from voicebus.common.errors import BadRequest, BrokerUnreachable, UnknownVoice
+from voicebus.common.text import Piece
 
 from .fakes import FakeLink, chunk, end, started
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voicebus.client.text import PARAGRAPH_PAUSE_S, SENTENCE_PAUSE_S, split
+from voicebus.common.text import PARAGRAPH_PAUSE_S, SENTENCE_PAUSE_S, split
 
 SAMPLES = {
     "english": 'Dr. Smith paid $3.50, i.e. too much. See https://a.org/a.b?c=d. Really? "Yes!" he said. ',
