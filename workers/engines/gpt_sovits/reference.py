@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ....common.audio import Pcm, encode, resample, to_float, to_s16
+from ....common.audio import encode, resample, to_float, to_s16
 from ....common.errors import BadRequest
 from ...engine import Arrays, Reference, Samples
+
+if TYPE_CHECKING:
+    from ....common.audio import Pcm
 
 LEAST_S: Final = 3.0
 LONGEST_S: Final = 9.95
@@ -36,7 +39,7 @@ QUIET_BELOW_LOUD_DB: Final = 30.0
 PAUSE_FRAMES: Final = 8
 "0.16 s: shorter quiet is the closure of a plosive, not a place to cut."
 EDGE_S: Final = 0.2
-"Quiet that stays at each end when the edges are trimmed."
+"Quiet that stays at each end, where there is as much."
 FADE_S: Final = 0.01
 
 
@@ -125,7 +128,7 @@ def window(samples: Samples, rate_hz: int) -> tuple[int, int, bool]:
 def _most_speech(loud: NDArray[np.bool_], hop: int, size: int, longest: int, least: int) -> tuple[int, int]:
     """Of all stretches between two pauses, the one in which most is said; without any, the fullest."""
     spoken = np.concatenate([[0], np.cumsum(loud)])
-    cuts = np.array(sorted({0, *(middle * hop for middle in _pauses(loud)), min(size, loud.size * hop)}))
+    cuts = np.array(sorted({0, *(frame * hop for frame in _cuts(loud)), min(size, loud.size * hop)}))
     best, found = -1, (0, 0)
     for start in cuts:
         for end in cuts[(cuts - start >= least) & (cuts - start <= longest)]:
@@ -139,14 +142,16 @@ def _most_speech(loud: NDArray[np.bool_], hop: int, size: int, longest: int, lea
     return fullest * hop, fullest * hop + longest
 
 
-def _pauses(loud: NDArray[np.bool_]) -> list[int]:
-    """The middles, in frames, of the pauses."""
+def _cuts(loud: NDArray[np.bool_]) -> list[int]:
+    """Where to cut, in frames: behind the beginning of each pause and before its end, or in its middle."""
     edges = np.flatnonzero(np.diff(np.concatenate([[True], loud, [True]]).astype(np.int8)))
-    return [
-        int(begin + end) // 2
-        for begin, end in zip(edges[::2], edges[1::2], strict=True)
-        if end - begin >= PAUSE_FRAMES
-    ]
+    most = round(EDGE_S / FRAME_S)
+    found: list[int] = []
+    for begin, end in zip(edges[::2], edges[1::2], strict=True):
+        if end - begin >= PAUSE_FRAMES:
+            kept = min(most, int(end - begin) // 2)
+            found += [int(begin) + kept, int(end) - kept]
+    return found
 
 
 def _loud_frames(samples: Samples, rate_hz: int) -> NDArray[np.bool_]:

@@ -16,11 +16,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ....common.audio import Pcm, StreamResampler
+from ....common.audio import StreamResampler
 from ....common.errors import BusError, ConfigError, EngineError, Overloaded, WorkerLost
 from ...engine import Request, Samples
 from ...links import jittered
@@ -31,6 +31,9 @@ from .reference import Voice
 from .server import Answer, Server
 from .settings import Settings
 from .shelf import Shelf
+
+if TYPE_CHECKING:
+    from ....common.audio import Pcm
 
 log = logging.getLogger(__name__)
 

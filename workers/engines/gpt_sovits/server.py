@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import aiohttp
 
-from ....common.audio import Pcm
 from ....common.errors import EngineError
 from .answers import BrokenOffError, ServerAwayError, refusal
 from .settings import Address, Settings
 from .wavstream import MAX_HEADER_BYTES, WavReader
+
+if TYPE_CHECKING:
+    from ....common.audio import Pcm
 
 PROBE_S: Final = 10.0
 MAX_WORDS_BYTES: Final = 64 * 1024
@@ -28,6 +31,7 @@ MAX_WORDS_BYTES: Final = 64 * 1024
 MAX_SCHEMA_BYTES: Final = 1024 * 1024
 TRAILER_BYTES: Final = 64 * 1024
 "What may stand behind the audio."
+NO_HEADERS: Final[Mapping[str, str]] = {}
 KEEPALIVE_S: Final = 3.0
 "uvicorn closes a connection that was idle for 5 s: one that it is just closing must not be used."
 WAV_TYPES: Final = frozenset({"audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"})
@@ -129,7 +133,11 @@ class Server:
         Raises `ServerAwayError`, and `EngineError` where something else answers.
         """
         timeout = aiohttp.ClientTimeout(total=PROBE_S)
-        async with self._request("GET", self._api, "/openapi.json", timeout=timeout) as response:
+        # After it, a request must not go into a connection that the other side is just closing.
+        headers = {"Connection": "close"}
+        async with self._request(
+            "GET", self._api, "/openapi.json", timeout=timeout, headers=headers
+        ) as response:
             if response.status in (404, 405) or 500 <= response.status not in (502, 503, 504):
                 return None  # it may have been told not to describe itself
             if response.status != 200:
@@ -151,13 +159,21 @@ class Server:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, address: Address, path: str, **more: Any
+        self,
+        method: str,
+        address: Address,
+        path: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        **more: Any,
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Make a request; what happens on the way becomes an error of ours, what the caller raises passes."""
-        auth = aiohttp.BasicAuth(address.user, address.password, "utf-8") if address.user else None
+        if address.user:
+            pair = b64encode(f"{address.user}:{address.password}".encode()).decode()
+            headers = {**headers, "Authorization": f"Basic {pair}"}
         try:
             response = await self._session.request(
-                method, f"{address}{path}", allow_redirects=False, auth=auth, **more
+                method, f"{address}{path}", allow_redirects=False, headers=headers, **more
             )
         except aiohttp.ClientSSLError as error:
             raise EngineError(f"{address} cannot be trusted: {_reason(error)}") from error

@@ -9,12 +9,15 @@ would be noise if it were played as what we expect.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ....common.audio import MAX_RATE_HZ, MIN_RATE_HZ, Pcm
+from ....common.audio import MAX_RATE_HZ, MIN_RATE_HZ
 from ....common.errors import EngineError
+
+if TYPE_CHECKING:
+    from ....common.audio import Pcm
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 OPEN_BYTES: Final = 0x7FFFFF00
