@@ -63,7 +63,7 @@ def start(server: Scripted, tmp_path: Path) -> Iterator[Start]:
 
 
 def voice(engine: GptSovitsEngine, text: str | None = "Said.", language: str = "en-us") -> Voice:
-    samples = np.sin(np.arange(4 * 16_000) / 20).astype(np.float32) / 4
+    samples = (np.sin(np.arange(4 * 16_000) / 20) / 4).astype(np.float32)
     return engine.voice(Reference("v", samples, 16_000, "0" * 64, language, text))
 
 
