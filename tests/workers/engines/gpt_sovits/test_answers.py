@@ -37,6 +37,7 @@ ZEROS = bytes(32_000)
 "The pipeline's second of silence at 16 kHz."
 LOST = words(400, message="tts failed", Exception="/r/x.wav not exists")
 Start = Callable[..., GptSovitsEngine]
+pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt_sovits]'")
 
 
 @pytest.fixture
