@@ -28,6 +28,8 @@ Endpoint = Annotated[str, Meta(pattern=r"^(tcp|ipc|inproc)://.+$")]
 Positive = Annotated[float, Meta(gt=0, le=86_400)]
 MIB: Final = 1024 * 1024
 Bytes = Annotated[int, Meta(ge=65_536)]
+_DEVICE: Final = r"(auto|cpu|cuda(:[0-9]+)?|mps)"
+DEVICES_PATTERN: Final = rf"^{_DEVICE}(\s*,\s*{_DEVICE})*$"
 
 
 class Broker(Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,12 +74,17 @@ class Worker(Struct, frozen=True, forbid_unknown_fields=True):
 
     count: Annotated[int, Meta(ge=0, le=1024)] = 1
     slots: Annotated[int, Meta(ge=1, le=1024)] = 1
-    device: Annotated[str, Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|mps)$")] = "auto"
+    device: Annotated[str, Meta(pattern=DEVICES_PATTERN)] = "auto"
+    "One, or a list with commas: the slots take turns at it."
     heartbeat_interval_s: Annotated[float, Meta(ge=0.05, le=60)] = 1.0
     nice: Annotated[int, Meta(ge=0, le=19)] = 0
     "Of the engines while they speak for listeners; for batch jobs they are nicer."
     agent_nice: Annotated[int, Meta(ge=-20, le=19)] = -5
     "The agent only moves messages. Both are relative to how it was started."
+    idle_unload_s: Annotated[float, Meta(gt=0, le=31_536_000)] | None = None
+    "How long an engine with nothing to do stays loaded; None keeps it for good."
+    accept_cpml: bool = False
+    "The operator's word that they agree to the Coqui Public Model Licence of XTTS-v2's weights."
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
 

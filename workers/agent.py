@@ -14,10 +14,11 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
 import zmq
 
 from ..common import wire
@@ -53,20 +54,24 @@ MAX_WAIT_S: Final = 60.0
 
 
 class Agent:
-    """Runs a core until it exits. `announce` is called once, when the worker is ready."""
+    """Runs a core until it exits. `announce` is called once, when the worker is ready.
+
+    The engines take turns at the `devices`; "auto" is what one does that is told of none.
+    """
 
     def __init__(
         self,
         core: WorkerCore,
         setup: control.Setup,
         *,
+        devices: Sequence[str] = ("auto",),
         threads: int | None = None,
         announce: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         urgency: Urgency | None = None,
     ) -> None:
         self._core = core
-        self._setup = control.message(control.SETUP, setup)
+        self._setups = [control.message(control.SETUP, _on(setup, device)) for device in devices]
         self._engine = setup.engine
         self._environment = thread_environment(threads)
         self._announce: Callable[[], None] | None = announce
@@ -187,7 +192,7 @@ class Agent:
                 frames = receive()
                 if frames[0][3] == control.HELLO:
                     child.forget_folder()
-                    self._senders[slot](self._setup)
+                    self._senders[slot](self._setups[slot % len(self._setups)])
                 elif frames[0][3] == wire.BUNDLE:
                     for message in unpacked(frames):
                         self._core.child_message(slot, message, now, self._actions)
@@ -292,9 +297,8 @@ class Agent:
             flags = (0 if broker.is_stuck else zmq.POLLIN) | (zmq.POLLOUT if broker.is_blocked else 0)
             self._poller.register(broker.socket, flags)
         for slot, child in self._children.items():
-            link = self._core.crew.link_of(slot)
-            broker = None if link is None else self._brokers.get(link)
-            held_back = broker is not None and broker.is_blocked
+            brokers = map(self._brokers.get, self._core.crew.links_of(slot))
+            held_back = any(broker is not None and broker.is_blocked for broker in brokers)
             self._poller.register(child.socket, 0 if held_back else zmq.POLLIN)
 
     def _close(self) -> None:
@@ -308,3 +312,9 @@ class Agent:
         self._wake_read.close()
         self._wake_write.close()
         self._context.term()
+
+
+def _on(setup: control.Setup, device: str) -> control.Setup:
+    if device == "auto":
+        return setup
+    return msgspec.structs.replace(setup, settings=setup.settings | {"device": device})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..common.voices import VoiceStore
+from .attempt import Described
 from .engine import Reference
-from .speaking import Described
 
 
 class StoreCatalogue:

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +28,7 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("engine")
 @click.option("--broker", "brokers", multiple=True, metavar="ADDR", help="Backend address; repeatable.")
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda:0, mps: where the engine computes.")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda:0, mps, or a list for several slots.")
 @click.option("--slots", type=click.IntRange(1, 1024), help="Engines side by side, each with its own model.")
 @click.option("--id", "name", metavar="NAME", help="This worker's name on the bus.")
 @click.option("--config", "config_file", metavar="FILE", help="Default: ./config.yaml if it exists.")
@@ -73,16 +74,18 @@ def serve(
     from . import control
     from .agent import Agent
     from .core import WorkerCore
+    from .host_settings import HostSettings
     from .links import Timing
     from .registry import find
 
     config = load_config(config_file)
     find(engine)
     section = config.workers.get(engine, Worker())
-    settings = dict(section.settings) | dict(map(_setting, pairs))
-    device = _device(device or section.device)
-    if device != "auto":  # auto is what an engine does that is told nothing
-        settings["device"] = device
+    given = dict(section.settings) | dict(map(_setting, pairs))
+    host, settings = HostSettings.read({"idle_unload_s": section.idle_unload_s} | given)
+    if section.accept_cpml:
+        settings.setdefault("accept_cpml", True)
+    devices = _devices(device or section.device)
     name = _name(name or f"{socket.gethostname()}-{engine}-{os.getpid()}")
     addresses = _addresses(brokers) or [_reachable(config.broker.backend)]
     setup_logging(config.logging, "worker")
@@ -96,6 +99,7 @@ def serve(
         cache_dir=config.voices.cache_dir or _cache_dir(),
         logging=msgspec.to_builtins(config.logging),
         nice=started + section.nice,
+        host=host.raw(),
     )
     core = WorkerCore(
         name,
@@ -103,7 +107,10 @@ def serve(
         engine,
         addresses,
         slots=slots or section.slots,
-        timing=Timing(interval_s=section.heartbeat_interval_s),
+        timing=Timing(
+            interval_s=section.heartbeat_interval_s,
+            idle_unload_s=inf if host.idle_unload_s is None else host.idle_unload_s,
+        ),
         random=random.random,
     )
 
@@ -116,7 +123,7 @@ def serve(
         keep_freed_memory()
         urgency = Urgency(started + section.agent_nice)
         threads = _threads(settings.get("threads"))
-        agent = Agent(core, setup, threads=threads, announce=announce, urgency=urgency)
+        agent = Agent(core, setup, devices=devices, threads=threads, announce=announce, urgency=urgency)
     except TypeError as error:
         raise ConfigError(f"a setting of {engine} cannot be sent to it: {error}") from None
     _install_signals(agent)
@@ -170,12 +177,14 @@ def _setting(pair: str) -> tuple[str, Any]:
         raise ConfigError(f"--set {key}: its value is not valid YAML: put it in quotes") from None
 
 
-def _device(device: str) -> str:
+def _devices(listed: str) -> list[str]:
     import re
 
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
-        raise ConfigError(f"not a device: {device!r} (allowed: auto, cpu, cuda, cuda:N, mps)")
-    return device
+    devices = [device.strip() for device in listed.split(",")]
+    for device in devices:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", device):
+            raise ConfigError(f"not a device: {device!r} (allowed: auto, cpu, cuda, cuda:N, mps)")
+    return devices
 
 
 def _threads(threads: Any) -> int | None:

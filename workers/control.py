@@ -27,7 +27,13 @@ LOADED: Final = 0x82
 REPORT: Final = 0x83
 """Up, header `Report`: the voices in memory have changed."""
 LEARNING: Final = 0x84
-"""Up, no header: the current job's voice is being learnt, which takes time and makes no sound."""
+"""Up, no header: a voice is being learnt, which takes time and makes no sound."""
+PROGRESS: Final = 0x85
+"""Up, no header: the engine works on what it has, although nothing is to be heard yet."""
+
+
+Figure = Annotated[str, Meta(min_length=1, max_length=48, pattern=r"^[a-z][a-z0-9_]*$")]
+MAX_BATCH: Final = 256
 
 
 class Setup(Struct, frozen=True, array_like=True):
@@ -40,10 +46,10 @@ class Setup(Struct, frozen=True, array_like=True):
     default_voice: str
     cache_dir: str
     logging: dict[str, Any]
-    max_voices: int = 32
-    "Voice states held in memory at once."
     nice: int = 0
     "The niceness of interactive work."
+    host: dict[str, Any] = {}
+    "What the host itself is told: see `HostSettings`."
 
 
 class Loaded(Struct, frozen=True, array_like=True):
@@ -57,12 +63,15 @@ class Loaded(Struct, frozen=True, array_like=True):
     warm_voices: list[str] = []
     learns: bool = False
     "Whether learning a voice takes time, so that it is worth giving its jobs to who knows it."
+    batch: Annotated[int, Meta(ge=1, le=MAX_BATCH)] = 1
+    "How many jobs it speaks together."
 
 
 class Report(Struct, frozen=True, array_like=True):
-    """The voices whose states are in memory, most recently used last."""
+    """The voices whose states are in memory, most recently used last, and what engine and host count."""
 
     warm_voices: list[str]
+    figures: Annotated[dict[Figure, int | float], Meta(max_length=64)] = {}
 
 
 ControlT = TypeVar("ControlT", Setup, Loaded, Report)

@@ -15,6 +15,8 @@ The rules that are not obvious:
 * A broker that forgot this worker (REREGISTER) has forgotten its attempts, or given them to others: they
   are stopped, and nobody is told. Would they go on, the broker might take what they say for attempts of the
   same number that it gives out anew.
+* An engine may speak several jobs together. A job that was tried before is given one to itself: if it is the
+  one that brings engines down, it harms nobody else, and if it is not, it cannot be taken for it.
 * A worker whose only engines could not be started again leaves its brokers until one is loaded: work must
   not wait for an engine that may never come.
 """
@@ -73,7 +75,9 @@ class WorkerCore:
         self.timing = timing or Timing()
         self.referee = Referee(strict=strict)
         self.crew = Crew(slots, self.timing, self.referee, random)
-        self.links = Registrations(brokers, slots, self._offer, self.timing, self.referee, random)
+        self.links = Registrations(
+            brokers, lambda: self.crew.places, self._offer, self.timing, self.referee, random
+        )
         self.desk = Desk(self.links, self.crew, self.referee)
         self.leaving = False
         self.error: BusError | None = None
@@ -88,7 +92,7 @@ class WorkerCore:
     @property
     def is_ready(self) -> bool:
         """Whether an engine is loaded and a broker knows it."""
-        return self.crew.is_loaded and self.links.is_registered
+        return self.crew.is_usable and self.links.is_registered
 
     def next_deadline(self) -> float:
         """When `tick` has something to do, at the latest."""
@@ -274,10 +278,10 @@ class WorkerCore:
     def _hear(self, slot: Slot, frames: Frames, now: float, out: Actions) -> None:
         envelope: bytes = frames[0]
         kind = envelope[3]
-        job = slot.job
+        job = slot.jobs.get(envelope[4:22])
         if kind >= control.HELLO:
             self._control(slot, kind, frames, now, out)
-        elif job is None or job.key != envelope[4:22]:
+        elif job is None:
             if kind == wire.FAILED and envelope[4:20] == NO_JOB and slot.state is SlotState.LOADING:
                 self._load_failed(decode(frames[1], Failed).error(), now, out)
             else:
@@ -295,15 +299,21 @@ class WorkerCore:
 
     def _control(self, slot: Slot, kind: int, frames: Frames, now: float, out: Actions) -> None:
         if kind == control.LOADED and slot.state is SlotState.LOADING:
-            self.crew.loaded(slot, control.decode(frames[1], control.Loaded), out)
+            self.crew.loaded(slot, control.decode(frames[1], control.Loaded), now, out)
             self.links.open_idle(now, out)
             self.desk.dispatch(now, out)
-        elif kind == control.LEARNING and slot.job is not None:
-            slot.job.patient_until = now + self.timing.learn_grace_s
+        elif kind == control.LEARNING:
+            for job in slot.jobs.values():
+                job.patient_until = now + self.timing.learn_grace_s
+        elif kind == control.PROGRESS:
+            for job in slot.jobs.values():
+                job.progressed = True
         elif kind == control.REPORT:
-            slot.warm_voices = tuple(control.decode(frames[1], control.Report).warm_voices)
-            if slot.job is not None:
-                slot.job.patient_until = now
+            report = control.decode(frames[1], control.Report)
+            slot.warm_voices = tuple(report.warm_voices)
+            slot.figures = report.figures
+            for job in slot.jobs.values():
+                job.patient_until = now
 
     def _load_failed(self, error: BusError, now: float, out: Actions) -> None:
         """The engine refused to load: the end at the first start, later its process is tried again."""
@@ -324,7 +334,7 @@ class WorkerCore:
             self.audio_s += done.samples / facts.sample_rate
         abandoned = job.state is JobState.ABANDONED
         self.desk.end(job)
-        self.crew.freed(slot)
+        self.crew.freed(slot, now)
         if abandoned:
             pass  # its broker has given it to another
         elif kind == wire.FAILED and job.reason is Reason.DEADLINE:
@@ -338,19 +348,23 @@ class WorkerCore:
     def child_died(self, index: int, how: str, now: float, out: Actions) -> None:
         """Note that the process in a slot is gone; `how` names its exit code or signal."""
         slot = self.crew[index]
-        job = slot.job
+        jobs = list(slot.jobs.values())
         if slot.state is SlotState.GONE:
             return
-        if job is not None:
+        for job in jobs:
             abandoned = job.state is JobState.ABANDONED
             self.desk.end(job)
             lost = WorkerLost(f"the engine process of worker {self.worker} died during this job ({how})")
             if not abandoned:
                 self.desk.answer(job, interruption(job) if job.reason else lost, out)
+        if slot.state is SlotState.RESTING:
+            self.crew.fell_asleep(slot, out)
+            self.desk.dispatch(now, out)
+            return
         wanted = slot.state is not SlotState.STOPPING
-        if wanted or job is not None:
-            name = f" {job.name}" if job is not None else ""
-            out.append(Log(ERROR, f"the engine process of slot {index} died ({how}){name}"))
+        if wanted or jobs:
+            names = "".join(f" {job.name}" for job in jobs)
+            out.append(Log(ERROR, f"the engine process of slot {index} died ({how}){names}"))
         if self.leaving or not wanted:
             self.crew.buried(slot)
             self._finish_leaving(now, out)
@@ -359,7 +373,7 @@ class WorkerCore:
         self.crew.died(slot, now)
         if self.crew.facts is None and slot.failures >= START_FAILURES:
             self._give_up(EngineError(f"the engine process dies while loading ({how})"), now, out)
-        elif was_loading and not self.crew.is_loaded:
+        elif was_loading and not self.crew.is_usable:
             self._withdraw(out)
         self._finish_leaving(now, out)
 
@@ -372,26 +386,35 @@ class WorkerCore:
         for link in self.links.tick(now, self._heartbeat, out):
             self._lose(link, "does not answer", now, out)
         for slot in self.crew.tick(now, out):
-            if slot.job is not None:
-                self.desk.end(slot.job)
+            for job in list(slot.jobs.values()):
+                self.desk.end(job)
             self.crew.buried(slot)
             self._finish_leaving(now, out)
         self.desk.tick(now, out)
 
     def _heartbeat(self, link: Link, now: float) -> bytes:
-        jobs = self.desk.of(link)
-        progressed = [job for job in jobs if job.progressed or now < job.patient_until][:MAX_PROGRESSED]
+        waking = self.crew.is_waking
+        progressed = [
+            job
+            for job in self.desk.of(link)
+            if job.progressed or now < job.patient_until or (waking and job.state is JobState.QUEUED)
+        ][:MAX_PROGRESSED]
         for job in progressed:
             job.progressed = False
-        stats = self.gauges | {
-            "jobs_done": self.jobs_done,
-            "audio_s": round(self.audio_s, 3),
-            "engine_s": round(self.engine_s, 3),
-            "restarts": self.crew.restarts,
-            "voices": len(self.crew.warm_voices),
-            "malformed": self.malformed,
-            "fenced": self.fenced,
-            "illegal_moves": self.referee.illegal,
-        }
+        stats = (
+            self.crew.figures
+            | self.gauges
+            | {
+                "jobs_done": self.jobs_done,
+                "audio_s": round(self.audio_s, 3),
+                "engine_s": round(self.engine_s, 3),
+                "restarts": self.crew.restarts,
+                "unloads": self.crew.unloads,
+                "voices": len(self.crew.warm_voices),
+                "malformed": self.malformed,
+                "fenced": self.fenced,
+                "illegal_moves": self.referee.illegal,
+            }
+        )
         warm = self.crew.warm_voices[-MAX_WARM_VOICES:]
         return encode(Heartbeat(self.crew.free, warm, [job.job for job in progressed], stats))

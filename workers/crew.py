@@ -9,7 +9,7 @@ from ..common import wire
 from ..common.wire import pack_envelope
 from .actions import ERROR, INFO, WARNING, Actions, KillChild, Log, StartChild, ToChild
 from .control import Loaded
-from .jobs import LOADED_STATES, Job, Slot
+from .jobs import LOADED_STATES, USABLE_STATES, Job, Slot
 from .links import Timing, jittered
 from .states import Referee, SlotState
 
@@ -21,6 +21,10 @@ class Crew:
         self.slots = [Slot(index, referee) for index in range(slots)]
         self.facts: Loaded | None = None
         self.restarts = 0
+        self.unloads = 0
+        "How often an engine was unloaded because there was nothing to do."
+        self._counted: dict[str, int | float] = {}
+        "What engines that are gone had counted."
         self._timing = timing
         self._random = random
 
@@ -34,9 +38,19 @@ class Crew:
         return len(self.slots)
 
     @property
-    def is_loaded(self) -> bool:
-        """Whether any engine can take jobs, now or after the one it has."""
-        return any(slot.state in LOADED_STATES for slot in self.slots)
+    def is_usable(self) -> bool:
+        """Whether any engine can take jobs, now, or after those it has, or once it is awake."""
+        return any(slot.state in USABLE_STATES for slot in self.slots)
+
+    @property
+    def is_waking(self) -> bool:
+        """Whether an engine is being loaded again that was unloaded for want of jobs."""
+        return any(slot.wakes for slot in self.slots)
+
+    @property
+    def places(self) -> int:
+        """Jobs that can be spoken at once, when all engines are loaded."""
+        return len(self.slots) * (1 if self.facts is None else self.facts.batch)
 
     @property
     def all_gone(self) -> bool:
@@ -45,18 +59,45 @@ class Crew:
 
     @property
     def free(self) -> int:
-        """How many engines have nothing to do."""
-        return sum(slot.state is SlotState.IDLE for slot in self.slots)
+        """How many more jobs could be spoken."""
+        resting = (SlotState.RESTING, SlotState.ASLEEP)
+        return sum(slot.capacity if slot.state in resting else slot.room for slot in self.slots)
+
+    @property
+    def figures(self) -> dict[str, int | float]:
+        """What all engines count together, those that are gone included."""
+        total = dict(self._counted)
+        for slot in self.slots:
+            for name, value in slot.figures.items():
+                total[name] = round(total.get(name, 0) + value, 3)
+        return total
 
     @property
     def warm_voices(self) -> list[str]:
         """Voices that some engine has in memory."""
         return list(dict.fromkeys(voice for slot in self.slots for voice in slot.warm_voices))
 
-    def link_of(self, slot: int) -> int | None:
-        """The link that the job of this slot came over."""
-        job = self.slots[slot].job
-        return None if job is None else job.link
+    def links_of(self, slot: int) -> set[int]:
+        """The links that the jobs of this slot came over."""
+        return {job.link for job in self.slots[slot].jobs.values()}
+
+    def place_for(self, job: Job) -> Slot | None:
+        """An engine for this job: one that is loaded and has the fewest."""
+        best: Slot | None = None
+        for slot in self.slots:
+            if slot.takes(job) and (best is None or len(slot.jobs) < len(best.jobs)):
+                best = slot
+        return best
+
+    def wake(self, waiting: int, out: Actions) -> None:
+        """Load as many sleeping engines as so many jobs that wait have use for."""
+        waiting -= sum(slot.capacity for slot in self.slots if slot.state is SlotState.LOADING)
+        for slot in self.slots:
+            if waiting > 0 and slot.state is SlotState.ASLEEP:
+                out.append(Log(INFO, f"waking the engine of slot {slot.index}"))
+                self._start(slot, out)
+                slot.wakes = True
+                waiting -= slot.capacity
 
     def start(self, out: Actions) -> None:
         """Start all."""
@@ -69,39 +110,45 @@ class Crew:
         slot.move(SlotState.LOADING)
         out.append(StartChild(slot.index))
 
-    def loaded(self, slot: Slot, facts: Loaded, out: Actions) -> None:
+    def loaded(self, slot: Slot, facts: Loaded, now: float, out: Actions) -> None:
         """An engine is warm."""
         out.append(Log(INFO, f"engine {facts.engine} {facts.version} is loaded in slot {slot.index}"))
         self.facts = facts
         slot.warm_voices = tuple(facts.warm_voices)
+        slot.capacity = facts.batch
+        slot.wakes = False
+        slot.idle_since = now
         slot.move(SlotState.IDLE)
 
     def assign(self, slot: Slot, job: Job) -> None:
-        """Give an idle engine a job."""
-        slot.move(SlotState.BUSY)
-        slot.job = job
+        """Give an engine that has room a job."""
+        if not slot.jobs:
+            slot.move(SlotState.BUSY)
+        slot.jobs[job.key] = job
         job.slot = slot.index
 
     def interrupt(self, job: Job, now: float, out: Actions) -> None:
         """Tell the engine to stop its job; one that does not listen in time is ended."""
         if job.slot is not None:
             slot = self.slots[job.slot]
-            slot.kill_at = min(slot.kill_at, now + self._timing.cancel_grace_s)
+            job.kill_at = now + self._timing.cancel_grace_s
+            if not slot.killed:
+                slot.kill_at = min(slot.kill_at, job.kill_at)
             out.append(ToChild(slot.index, [pack_envelope(wire.CANCEL, job.job, job.attempt)]))
 
-    def freed(self, slot: Slot) -> None:
-        """An engine has ended its job by itself."""
-        slot.job = None
+    def freed(self, slot: Slot, now: float) -> None:
+        """An engine has ended a job by itself."""
         slot.failures = 0
         if slot.state is SlotState.BUSY:
-            slot.kill_at = inf
-            slot.move(SlotState.IDLE)
+            if not slot.killed:
+                slot.kill_at = min((job.kill_at for job in slot.jobs.values()), default=inf)
+            if not slot.jobs:
+                slot.idle_since = now
+                slot.move(SlotState.IDLE)
 
     def died(self, slot: Slot, now: float) -> None:
         """A process is gone although it was wanted: it is started again, after a wait that grows."""
-        slot.job = None
-        slot.kill_at = inf
-        slot.warm_voices = ()
+        self._let_go(slot)
         slot.move(SlotState.DOWN)
         slot.failures += 1
         self.restarts += 1
@@ -110,10 +157,26 @@ class Crew:
             timing.restart_base_s, timing.restart_cap_s, slot.failures, self._random
         )
 
+    def fell_asleep(self, slot: Slot, out: Actions) -> None:
+        """A process that was told to rest is gone."""
+        out.append(Log(INFO, f"the engine of slot {slot.index} is unloaded until there is a job for it"))
+        self._let_go(slot)
+        self.unloads += 1
+        slot.move(SlotState.ASLEEP)
+
+    def _let_go(self, slot: Slot) -> None:
+        for name, value in slot.figures.items():
+            if not name.endswith("_bytes"):  # what it held is held no more; what it counted has happened
+                self._counted[name] = round(self._counted.get(name, 0) + value, 3)
+        slot.figures = {}
+        slot.jobs.clear()
+        slot.wakes = False
+        slot.kill_at = slot.restart_at = inf
+        slot.warm_voices = ()
+
     def buried(self, slot: Slot) -> None:
         """A process is gone, and that is well: the worker leaves."""
-        slot.job = None
-        slot.kill_at = slot.restart_at = inf
+        self._let_go(slot)
         if slot.state is not SlotState.STOPPING:
             slot.move(SlotState.DOWN)
         slot.move(SlotState.GONE)
@@ -121,7 +184,7 @@ class Crew:
     def stop(self, now: float, out: Actions, *, by_force: bool) -> None:
         """End all processes; unless `by_force`, those that can end in good order have a grace. Idempotent."""
         for slot in self.slots:
-            if slot.state is SlotState.DOWN:
+            if slot.state in (SlotState.DOWN, SlotState.ASLEEP):
                 slot.restart_at = inf
                 slot.move(SlotState.GONE)
             elif slot.state is SlotState.LOADING or (by_force and slot.state in LOADED_STATES):
@@ -132,6 +195,12 @@ class Crew:
                 slot.move(SlotState.STOPPING)
                 slot.kill_at = now + self._timing.stop_grace_s
                 out.append(ToChild(slot.index, [pack_envelope(wire.GOODBYE)]))
+            elif slot.state is SlotState.RESTING:
+                slot.move(SlotState.STOPPING)
+                if slot.killed:
+                    slot.kill_at = now + self._timing.stop_grace_s
+                elif by_force:
+                    self._kill(slot, now, out)
             elif slot.state is SlotState.STOPPING and by_force and not slot.killed:
                 self._kill(slot, now, out)
 
@@ -153,8 +222,21 @@ class Crew:
                 self._kill(slot, now, out)
             if now >= slot.restart_at:
                 self._start(slot, out)
+            if (
+                slot.state is SlotState.IDLE
+                and not slot.killed
+                and now >= slot.idle_since + self._timing.idle_unload_s
+            ):
+                slot.move(SlotState.RESTING)
+                slot.kill_at = now + self._timing.stop_grace_s
+                out.append(ToChild(slot.index, [pack_envelope(wire.GOODBYE)]))
         return stuck
 
     def next_deadline(self) -> float:
         """When `tick` has something to do."""
-        return min(slot.next_deadline() for slot in self.slots)
+        deadline = inf
+        for slot in self.slots:
+            deadline = min(deadline, slot.next_deadline())
+            if slot.state is SlotState.IDLE and not slot.killed:
+                deadline = min(deadline, slot.idle_since + self._timing.idle_unload_s)
+        return deadline

@@ -1,6 +1,6 @@
-"""The jobs a worker holds: taken in, given to idle engines, stopped, handed back, answered.
+"""The jobs a worker holds: taken in, given to engines with room, stopped, handed back, answered.
 
-At most slots + 1 of each broker, so plain walks over all of them are cheap enough.
+At most one more of each broker than engines can take at once, so plain walks over all are cheap enough.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .crew import Crew
 from .jobs import Job, Reason
 from .links import Link
 from .registrations import Registrations
-from .states import JobState, LinkState, Referee, SlotState
+from .states import JobState, LinkState, Referee
 
 
 class Desk:
@@ -83,27 +83,35 @@ class Desk:
         self.dispatch(now, out)
 
     def dispatch(self, now: float, out: Actions) -> None:
-        """Give waiting jobs to idle engines, oldest first; a job whose broker is away waits for it."""
-        for slot in self._crew if self.queue else ():
-            if slot.state is not SlotState.IDLE:
-                continue
+        """Give waiting jobs to engines, oldest first; a job whose broker is away waits for it.
+
+        One that was tried before gets an engine to itself. Those behind it wait with it: passing by, they
+        could keep it waiting for ever.
+        """
+        while self.queue:
             job = self._next(now, out)
-            if job is None:
-                return
+            slot = None if job is None else self._crew.place_for(job)
+            if job is None or slot is None:
+                break
+            self.queue.remove(job)
             self._crew.assign(slot, job)
             job.move(JobState.ASSIGNED)
             left_ms = min(int((job.deadline - now) * 1000) + 1, wire.MAX_BUDGET_MS)
             envelope = pack_envelope(wire.JOB, job.job, job.attempt, job.flags, job.first_segment, left_ms)
             out.append(ToChild(slot.index, [envelope, job.header, job.text]))
+        if self.queue:
+            self._crew.wake(sum(map(self._is_wanted, self.queue)), out)
 
     def _next(self, now: float, out: Actions) -> Job | None:
         for job in list(self.queue):
             if job.deadline <= now:
                 self.interrupt(job, Reason.DEADLINE, now, out)
-            elif self._links[job.link].state is LinkState.REGISTERED:
-                self.queue.remove(job)
+            elif self._is_wanted(job):
                 return job
         return None
+
+    def _is_wanted(self, job: Job) -> bool:
+        return self._links[job.link].state is LinkState.REGISTERED
 
     # Stopping.
 
@@ -162,7 +170,7 @@ class Desk:
         job.move(JobState.ENDED)
         del self.jobs[job.key]
         if job.slot is not None:
-            self._crew[job.slot].job = None
+            self._crew[job.slot].jobs.pop(job.key, None)
 
     def answer(self, job: Job, error: BusError, out: Actions) -> None:
         """Tell the job's broker how it failed."""

@@ -1,4 +1,4 @@
-"""The engine's process: it loads one engine and speaks one job after the other.
+"""The engine's process: it loads one engine and speaks the jobs it is given, one by one or together.
 
 It is started by the agent with the address of their link and nothing else; everything more comes in SETUP.
 It has no say in its own end: Ctrl-C and SIGTERM reach the whole group of processes, but the jobs are the
@@ -17,108 +17,42 @@ import os
 import signal
 import sys
 import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import zmq
 
-from ..common import bundles, wire
+from ..common import wire
 from ..common.config import Logging
 from ..common.errors import BusError, Cancelled, ConfigError, EngineError, ProtocolError
 from ..common.heap import keep_freed_memory
 from ..common.logging import setup_logging
 from ..common.messages import encode, failed
 from ..common.urgency import Urgency
-from ..common.wire import COPY_BELOW_BYTES, pack_envelope
+from ..common.wire import pack_envelope
 from . import control
-from .actions import Frames
+from .agent_link import AgentLink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .attempt import Host
+    from .checking import Checker
     from .engine import Engine
+    from .host_settings import HostSettings
 
 log = logging.getLogger(__name__)
 
 SETUP_TIMEOUT_MS: Final = 30_000
 FIXED_NICE: Final = 5
 """Where the system does not let an engine change: a little less than those who carry its audio."""
-BUNDLED_BYTES: Final = 64 * 1024
-"""Below, a copy is cheaper than another wake-up of the agent."""
-SEND_AHEAD: Final = 64
-"""Messages that may wait for the agent; more, and the engine waits (at most 16 MiB of audio)."""
+REPORT_S: Final = 1.0
+"""How often figures that change go to the agent, whose beats carry them on."""
+_MIB: Final = 1024 * 1024
 _PR_SET_PDEATHSIG: Final = 1
-
-
-class AgentLink:
-    """The child's end of the link. One job is current at a time; its CANCEL, or GOODBYE, stops it."""
-
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
-        self._socket = context.socket(zmq.PAIR)
-        self._socket.linger = 1000
-        self._socket.sndhwm = SEND_AHEAD
-        self._socket.maxmsgsize = wire.MAX_FRAME_BYTES
-        self._socket.connect(address)
-        self._current = b""
-        self._cancelled = False
-        self.leaving = False
-
-    def receive(self, timeout_ms: int | None = None) -> Frames:
-        """Wait for the next message; an empty list when none came in time."""
-        if not self._socket.poll(timeout_ms):
-            return []
-        return self._socket.recv_multipart()
-
-    def begin(self, key: bytes) -> None:
-        """Make a job the current one."""
-        self._current = key
-        self._cancelled = False
-
-    def check(self) -> None:
-        """Take what has arrived; raise `Cancelled` if the current job is to stop."""
-        while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                break
-            self._note(frames)
-        if self._cancelled or self.leaving:
-            raise Cancelled("the job was cancelled")
-
-    def _note(self, frames: Frames) -> None:
-        kind = frames[0][3]
-        if kind == wire.GOODBYE:
-            self.leaving = True
-        elif kind == wire.CANCEL and frames[0][4:22] == self._current:
-            self._cancelled = True
-
-    def send(self, *messages: Frames) -> None:
-        """Send, waiting for room; a job that is cancelled meanwhile raises `Cancelled` at a CHUNK.
-
-        Several messages leave as one if they fit: the agent is then woken once, and has them side by side.
-        """
-        if len(messages) > 1 and sum(len(frame) for frames in messages for frame in frames) < BUNDLED_BYTES:
-            messages = tuple(list(bundle) for bundle in bundles.pack(messages))
-        for frames in messages:
-            self._send(frames)
-
-    def _send(self, frames: Frames) -> None:
-        while True:
-            try:
-                # The first part finds room for the whole message or fails.
-                last = len(frames) - 1
-                for place, frame in enumerate(frames):
-                    flags = zmq.NOBLOCK | (zmq.SNDMORE if place < last else 0)
-                    self._socket.send(frame, flags, copy=len(frame) < COPY_BELOW_BYTES)
-            except zmq.Again:
-                if frames[0][3] == wire.CHUNK:
-                    self.check()
-                self._socket.poll(100, zmq.POLLOUT)
-            else:
-                return
-
-    def close(self) -> None:
-        """Close; what was sent still goes out, for a second."""
-        self._socket.close()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,7 +82,9 @@ def _serve(link: AgentLink) -> int:
     keep_freed_memory()
     urgency = Urgency(setup.nice, fixed=FIXED_NICE)
     try:
-        engine = _load(setup)
+        settings = _host_settings(setup)
+        engine, loaded = _load(setup)
+        checker = _checker(engine, settings)
     except BusError as error:
         problem = error
     except MemoryError:
@@ -157,13 +93,36 @@ def _serve(link: AgentLink) -> int:
         log.exception("engine %s could not be loaded", setup.engine)
         problem = EngineError(f"engine {setup.engine} could not be loaded: {type(error).__name__}: {error}")
     else:
-        _work(link, *engine, setup, urgency)
+        _work(link, engine, loaded, setup, settings, checker, urgency)
         with contextlib.suppress(Exception):
-            engine[0].close()
+            engine.close()
         return 0
     problem.message = problem.message.encode(errors="replace").decode()
     link.send([pack_envelope(wire.FAILED), encode(failed(problem))])
     return 1
+
+
+def _host_settings(setup: control.Setup) -> HostSettings:
+    """Read what the host was told, and bound the memory of this process before anything fills it."""
+    from .host_settings import HostSettings
+
+    settings, _ = HostSettings.read(setup.host)
+    if settings.memory_limit_mb is not None:
+        import resource
+
+        limit_bytes = settings.memory_limit_mb * _MIB
+        # Memory of its own: programs and libraries, which are mapped, do not count.
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    return settings
+
+
+def _checker(engine: Engine[Any], settings: HostSettings) -> Checker:
+    from .checking import Checker
+    from .verify import Transcriber, VerifySettings
+
+    verify, _ = VerifySettings.read(settings.verify)
+    transcriber = Transcriber(verify) if verify.verify != "off" and engine.speech else None
+    return Checker(is_on=settings.self_check and engine.speech, transcriber=transcriber)
 
 
 def _load(setup: control.Setup) -> tuple[Engine[Any], list[bytes]]:
@@ -185,6 +144,7 @@ def _load(setup: control.Setup) -> tuple[Engine[Any], list[bytes]]:
         languages,
         min(map(engine.max_chars, languages), default=0),
         learns=bool(engine.needs_voice),
+        batch=int(engine.batch),
     )
     message = control.message(control.LOADED, loaded)
     try:
@@ -196,48 +156,113 @@ def _load(setup: control.Setup) -> tuple[Engine[Any], list[bytes]]:
 
 
 def _work(
-    link: AgentLink, engine: Engine[Any], loaded: list[bytes], setup: control.Setup, urgency: Urgency
+    link: AgentLink,
+    engine: Engine[Any],
+    loaded: list[bytes],
+    setup: control.Setup,
+    settings: HostSettings,
+    checker: Checker,
+    urgency: Urgency,
 ) -> None:
     from ..common.voices import VoiceStore
+    from .attempt import Host
     from .catalogue import StoreCatalogue
-    from .speaking import Speaker
     from .voicecache import VoiceCache
-
-    def report(warm_voices: list[str]) -> None:
-        link.send(control.message(control.REPORT, control.Report(warm_voices)))
 
     def learning() -> None:
         link.send(control.message(control.LEARNING))
 
+    reports = _Reports(link)
     voices = VoiceCache(
         engine,
         StoreCatalogue(VoiceStore(setup.voices_path, cache_dir=setup.cache_dir)),
         setup.default_voice,
         Path(setup.cache_dir),
-        max_voices=setup.max_voices,
+        max_voices=settings.max_voices,
         learning=learning,
-        changed=report,
+        changed=reports.voices,
     )
-    speaker = Speaker(setup.engine, setup.worker, engine, voices, link)
+    host = Host(setup.engine, setup.worker, engine, voices, link, checker)
     # What was loaded stays for good: the collector need not look through it again and again.
     gc.collect()
     gc.freeze()
     link.send(loaded)
+    reports.sources += [checker.figures, engine.figures]
+    if engine.batch > 1:
+        _speak_together(host, link, settings.batch_wait_s, reports, urgency)
+    else:
+        _speak_in_turn(host, link, reports, urgency)
+
+
+def _speak_in_turn(host: Host[Any], link: AgentLink, reports: _Reports, urgency: Urgency) -> None:
+    from .speaking import Speaker
+
+    speaker = Speaker(host)
     while not link.leaving:
-        frames = link.receive(0)
-        if not frames:
+        frames = link.take(0)
+        if frames is None:
             # With nothing to do it is ready for a listener.
             urgency.prefer(patient=False)
-            frames = link.receive()
-        kind = frames[0][3]
-        if kind == wire.JOB:
+            reports.figures(idle=True)
+            frames = link.take(None)
+        if frames is not None:
             urgency.prefer(patient=bool(frames[0][23] & wire.PATIENT))
-            link.begin(frames[0][4:22])
             speaker.run(frames)
-        elif kind == wire.GOODBYE:
-            return
-        elif kind != wire.CANCEL:  # a CANCEL that crossed the job's end needs no answer
-            raise ProtocolError(f"the agent sent kind {kind:#04x}")
+            reports.figures()
+
+
+def _speak_together(
+    host: Host[Any], link: AgentLink, wait_s: float, reports: _Reports, urgency: Urgency
+) -> None:
+    from .choir import Choir
+
+    choir = Choir(host, link, wait_s)
+    reports.sources.append(choir.figures)
+    while not link.leaving:
+        if choir.is_empty:
+            frames = link.take(0)
+            if frames is None:
+                urgency.prefer(patient=False)
+                reports.figures(idle=True)
+                frames = link.take(None)
+            if frames is None:
+                break
+            choir.add(frames)
+        choir.gather()
+        if not choir.is_empty:
+            urgency.prefer(patient=choir.is_patient)
+            choir.sing()
+            reports.figures()
+    choir.dismiss(Cancelled("the worker ends"))
+
+
+class _Reports:
+    """What the agent is told unasked: the voices at once, figures when there is time or once a second."""
+
+    def __init__(self, link: AgentLink) -> None:
+        self.sources: list[Callable[[], Mapping[str, int | float]]] = []
+        self._link = link
+        self._voices: list[str] = []
+        self._told: dict[str, int | float] = {}
+        self._due_at = 0.0
+
+    def voices(self, warm: list[str]) -> None:
+        """Tell which voices are in memory now."""
+        self._voices = warm
+        self._send()
+
+    def figures(self, *, idle: bool = False) -> None:
+        """Tell the figures, if they have changed and it is time."""
+        if (idle or time.monotonic() >= self._due_at) and self._now() != self._told:
+            self._send()
+
+    def _now(self) -> dict[str, int | float]:
+        return {name: value for source in self.sources for name, value in source().items()}
+
+    def _send(self) -> None:
+        self._told = self._now()
+        self._due_at = time.monotonic() + REPORT_S
+        self._link.send(control.message(control.REPORT, control.Report(self._voices, self._told)))
 
 
 def _take_standard_input() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from .jobs import LOADED_STATES
+from .jobs import LOADED_STATES, USABLE_STATES
 from .states import JobState, LinkState, SlotState
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def _check_jobs(core: WorkerCore) -> None:
             (job.state in _AT_ENGINE) == (job.slot is not None), "a job at no engine, or a waiting one at one"
         )
         if job.slot is not None:
-            _require(core.crew[job.slot].job is job, "an engine does not know its job")
+            _require(core.crew[job.slot].jobs.get(key) is job, "an engine does not know its job")
         state = core.links[job.link].state
         if state in (LinkState.LOST, LinkState.LEFT, LinkState.IDLE):
             _require(job.state is JobState.ABANDONED, f"{job.state} for a broker that is {state}")
@@ -56,17 +56,23 @@ def _check_jobs(core: WorkerCore) -> None:
 
 def _check_slots(core: WorkerCore) -> None:
     for slot in core.crew:
-        if slot.job is not None:
-            _require(core.desk.jobs.get(slot.job.key) is slot.job, "an engine works on a job that has ended")
-        if slot.state in (SlotState.BUSY, SlotState.IDLE):
+        for key, job in slot.jobs.items():
+            _require(core.desk.jobs.get(key) is job, "an engine works on a job that has ended")
+            _require(not job.is_lone or len(slot.jobs) == 1, "a job that was tried before has company")
+        _require(len(slot.jobs) <= slot.capacity, "more jobs than an engine takes")
+        if slot.state in LOADED_STATES:
             _require(
-                (slot.state is SlotState.BUSY) == (slot.job is not None),
-                "busy with nothing, or idle with a job",
+                (slot.state is SlotState.BUSY) == bool(slot.jobs), "busy with nothing, or idle with a job"
             )
+        _require(
+            not slot.jobs or slot.state not in (SlotState.RESTING, SlotState.ASLEEP), "asleep over a job"
+        )
         _require((slot.state is SlotState.DOWN) == (slot.restart_at < inf), "a dead process without a future")
-    if core.crew.free:
-        ready = [job for job in core.desk.queue if core.links[job.link].state is LinkState.REGISTERED]
-        _require(not ready, "an engine is idle while a job waits")
+    ready = [job for job in core.desk.queue if core.links[job.link].state is LinkState.REGISTERED]
+    if ready and not core.leaving:
+        _require(core.crew.place_for(ready[0]) is None, "an engine has room while a job waits")
+        awake = any(slot.state is not SlotState.ASLEEP for slot in core.crew)
+        _require(awake, "all engines sleep while a job waits")
 
 
 def _check_links(core: WorkerCore) -> None:
@@ -84,5 +90,5 @@ def _check_links(core: WorkerCore) -> None:
             _require(link.state in (LinkState.DRAINING, LinkState.LEFT), "leaving, and yet here")
         if link.state is LinkState.IDLE:
             _require(
-                not any(slot.state in LOADED_STATES for slot in core.crew), "an engine is offered to nobody"
+                not any(slot.state in USABLE_STATES for slot in core.crew), "an engine is offered to nobody"
             )

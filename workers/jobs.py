@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from math import inf
 from typing import Any, Final
@@ -26,6 +27,7 @@ class Job:
         "flags",
         "header",
         "key",
+        "kill_at",
         "link",
         "patient_until",
         "progressed",
@@ -58,6 +60,8 @@ class Job:
         self.state = JobState.QUEUED
         self.slot: int | None = None
         self.reason: Reason | None = None
+        self.kill_at = inf
+        "When its engine's process is ended, unless the job has stopped by then as it was told to."
         self.progressed = False
         self.patient_until = 0.0
         "Until then its silence is no sign of trouble: it learns a voice."
@@ -72,6 +76,11 @@ class Job:
     def attempt(self) -> int:
         """The attempt's number."""
         return int.from_bytes(self.key[16:18], "big")
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether it has been tried before: it may be what brought its engine down, and gets no company."""
+        return self.attempt > 1
 
     @property
     def name(self) -> str:
@@ -89,31 +98,56 @@ class Job:
 
 
 class Slot:
-    """The place of one engine process; at most one job at a time is with it."""
+    """The place of one engine process, and the jobs that are with it."""
 
     __slots__ = (
         "_referee",
+        "capacity",
         "failures",
+        "figures",
+        "idle_since",
         "index",
-        "job",
+        "jobs",
         "kill_at",
         "killed",
         "restart_at",
         "state",
+        "wakes",
         "warm_voices",
     )
 
     def __init__(self, index: int, referee: Referee) -> None:
         self.index = index
         self.state = SlotState.DOWN
-        self.job: Job | None = None
+        self.jobs: dict[bytes, Job] = {}
+        "By `Job.key`."
+        self.capacity = 1
+        "How many jobs its engine speaks together."
         self.failures = 0
         "Deaths in a row without a job ended between."
         self.restart_at = inf
         self.kill_at = inf
         self.killed = False
         self.warm_voices: tuple[str, ...] = ()
+        self.figures: Mapping[str, int | float] = {}
+        "What its engine counts, as it last said."
+        self.idle_since = 0.0
+        self.wakes = False
+        "It is being loaded because jobs wait that it was not kept loaded for."
         self._referee = referee
+
+    @property
+    def room(self) -> int:
+        """How many more jobs its engine takes now."""
+        if self.state not in LOADED_STATES or self.killed:
+            return 0
+        if any(job.is_lone for job in self.jobs.values()):
+            return 0
+        return self.capacity - len(self.jobs)
+
+    def takes(self, job: Job) -> bool:
+        """Whether a job may go to it now."""
+        return self.room > 0 and not (job.is_lone and self.jobs)
 
     def move(self, state: SlotState) -> None:
         """Take a state."""
@@ -125,4 +159,6 @@ class Slot:
 
 
 LOADED_STATES: Final = frozenset({SlotState.IDLE, SlotState.BUSY})
-"""The states in which an engine can take jobs, now or after the one it has."""
+"""The states in which an engine can take jobs, now or after those it has."""
+USABLE_STATES: Final = LOADED_STATES | {SlotState.RESTING, SlotState.ASLEEP}
+"""And those that a job's arrival leads back to it."""

@@ -37,6 +37,8 @@ class Timing:
     "How long learning a voice counts as progress; after that only audio does."
     stop_grace_s: float = 3.0
     "How long an engine process may take to end by itself."
+    idle_unload_s: float = inf
+    "How long an engine with nothing to do stays loaded."
 
 
 def jittered(base_s: float, cap_s: float, failures: int, random: Callable[[], float]) -> float:

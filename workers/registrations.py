@@ -16,19 +16,22 @@ from .states import LinkState, Referee
 
 
 class Registrations:
-    """The links, in the order the brokers were given. `offer(slots, renews)` makes a READY's header."""
+    """The links, in the order the brokers were given. `offer(slots, renews)` makes a READY's header.
+
+    `places()` is how many jobs the engines speak at once, which is known once one is loaded.
+    """
 
     def __init__(
         self,
         brokers: Sequence[str],
-        slots: int,
+        places: Callable[[], int],
         offer: Callable[[int, bool], bytes],
         timing: Timing,
         referee: Referee,
         random: Callable[[], float],
     ) -> None:
         self.links = [Link(index, address, timing, referee, random) for index, address in enumerate(brokers)]
-        self._slots = slots
+        self._places = places
         self._offer = offer
 
     def __iter__(self) -> Iterator[Link]:
@@ -56,7 +59,7 @@ class Registrations:
         """Connect and register."""
         out.append(OpenLink(link.index))
         link.connect(now)
-        self._ready(link, shares(self.links, self._slots, link)[link.index], out)
+        self._ready(link, shares(self.links, self._places(), link)[link.index], out)
 
     def open_idle(self, now: float, out: Actions) -> None:
         """Connect those that waited for an engine: all of them first, so that each hears its right share."""
@@ -65,7 +68,7 @@ class Registrations:
             out.append(OpenLink(link.index))
             link.connect(now)
         for link in idle:
-            self._ready(link, shares(self.links, self._slots, link)[link.index], out)
+            self._ready(link, shares(self.links, self._places(), link)[link.index], out)
 
     def _ready(self, link: Link, slots: int, out: Actions, *, renews: bool = False) -> None:
         link.slots = slots
@@ -83,7 +86,7 @@ class Registrations:
 
     def rebalance(self, out: Actions) -> None:
         """Tell each registered broker its share of the slots where it has changed."""
-        for index, slots in shares(self.links, self._slots).items():
+        for index, slots in shares(self.links, self._places()).items():
             link = self.links[index]
             if link.state is LinkState.REGISTERED and link.slots != slots:
                 self._ready(link, slots, out, renews=True)
@@ -92,7 +95,7 @@ class Registrations:
         """Introduce the worker to a broker that has forgotten it, over the same socket."""
         out.append(Log(INFO, f"{link.address} does not know this worker: registering again"))
         link.connect(now)
-        self._ready(link, shares(self.links, self._slots, link)[link.index], out)
+        self._ready(link, shares(self.links, self._places(), link)[link.index], out)
 
     def lose(self, link: Link, why: str, now: float, out: Actions) -> None:
         """Give the socket up and try again later."""

@@ -6,7 +6,9 @@ Silence loses it, and after a jittered wait it connects anew. Draining is one-wa
 as left, whether the broker hears the last word or not.
 
 A slot is the place of one engine process. It is loading until the engine reports itself, then idle or
-busy with exactly one job. A process that dies leaves its slot down until it is started again.
+busy with as many jobs as its engine speaks together, mostly one. A process that dies leaves its slot down
+until it is started again. One that had nothing to do for long enough is told to rest, and its slot is asleep
+once it is gone: the next job wakes it, that is, loads the engine anew.
 
 A job waits in the queue, is assigned to a slot, speaks from its STARTED on, and ends in one DONE, FAILED or
 RETURN to its broker. Cancelling means that the engine was told to stop and the answer is owed; abandoned
@@ -44,6 +46,8 @@ class SlotState(Enum):
     LOADING = "loading"
     IDLE = "idle"
     BUSY = "busy"
+    RESTING = "resting"
+    ASLEEP = "asleep"
     STOPPING = "stopping"
     GONE = "gone"
 
@@ -74,8 +78,10 @@ LINK_MOVES: Final[Mapping[LinkState, frozenset[LinkState]]] = {
 SLOT_MOVES: Final[Mapping[SlotState, frozenset[SlotState]]] = {
     _S.DOWN: frozenset({_S.LOADING, _S.GONE}),
     _S.LOADING: frozenset({_S.IDLE, _S.DOWN, _S.STOPPING}),
-    _S.IDLE: frozenset({_S.BUSY, _S.DOWN, _S.STOPPING}),
+    _S.IDLE: frozenset({_S.BUSY, _S.DOWN, _S.STOPPING, _S.RESTING}),
     _S.BUSY: frozenset({_S.IDLE, _S.DOWN, _S.STOPPING}),
+    _S.RESTING: frozenset({_S.ASLEEP, _S.STOPPING}),
+    _S.ASLEEP: frozenset({_S.LOADING, _S.GONE}),
     _S.STOPPING: frozenset({_S.GONE}),
     _S.GONE: frozenset(),
 }

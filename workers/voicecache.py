@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from ..common.atomic import replacing
 from ..common.errors import BusError, UnknownVoice
+from .attempt import Described
 from .engine import Engine, Reference, StateT
-from .speaking import Described
 
 log = logging.getLogger(__name__)
 

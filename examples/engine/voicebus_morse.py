@@ -27,6 +27,7 @@ class MorseEngine(Engine[float]):
 
     name: ClassVar[str] = "morse"
     version: ClassVar[str] = "1"
+    speech: ClassVar[bool] = False  # the host shall not look for words in it
 
     def load(self, settings: Mapping[str, Any]) -> None:
         """Take `words_per_minute`, 5 to 60."""

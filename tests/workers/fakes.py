@@ -9,13 +9,14 @@ import numpy as np
 
 from tests.workers.model import Message, read
 from voicebus.common.errors import Cancelled, UnknownVoice
+from voicebus.workers.attempt import Described
 from voicebus.workers.engine import Engine, Reference, Request, Samples
-from voicebus.workers.speaking import Described
 
 
 class FakeEngine(Engine[str]):
     name: ClassVar[str] = "fake"
     version: ClassVar[str] = "1.0"
+    speech: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.sample_rate = 16_000
@@ -76,7 +77,8 @@ class FakeLink:
     def send(self, *messages: list[Any]) -> None:
         self.frames += messages
 
-    def check(self) -> None:
+    def check(self, key: bytes) -> None:
+        assert len(key) == 18
         if self.cancel_after is not None and len(self.frames) >= self.cancel_after:
             raise Cancelled("the job was cancelled")
 

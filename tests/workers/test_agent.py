@@ -35,8 +35,8 @@ class Script:
     def next_deadline(self) -> float:
         return float("inf")
 
-    def link_of(self, slot: int) -> int | None:
-        return None
+    def links_of(self, slot: int) -> set[int]:
+        return set()
 
     def tick(self, now: float, out: Actions) -> None:
         pass

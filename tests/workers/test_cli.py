@@ -24,7 +24,7 @@ def run(folder: Path, *arguments: str, **environ: str) -> tuple[int, str, str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nope"], "no engine is called 'nope': installed are kokoro, "),
+        (["nope"], "no engine is called 'nope': installed are gpt-sovits, kokoro, "),
         (["tone", "--set", "pitch=3"], "tone has no setting 'pitch': allowed are seconds_per_char"),
         (["tone", "--set", "seconds_per_char=fast"], "must be a number from 0.001 to 10, not 'fast'"),
         (["tone", "--set", "nothing"], "--set takes KEY=VALUE"),

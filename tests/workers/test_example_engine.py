@@ -15,7 +15,9 @@ from voicebus.common.messages import Submit, encode
 from voicebus.common.voices import VoiceStore
 from voicebus.common.wire import pack_envelope
 from voicebus.workers import registry
+from voicebus.workers.attempt import Host
 from voicebus.workers.catalogue import StoreCatalogue
+from voicebus.workers.checking import Checker
 from voicebus.workers.engine import Reference
 from voicebus.workers.speaking import Speaker
 from voicebus.workers.voicecache import VoiceCache
@@ -45,7 +47,8 @@ def test_it_speaks_with_a_shipped_voice_and_keeps_what_it_learnt(tmp_path: Path)
     engine.load({"words_per_minute": 30})
     catalogue = StoreCatalogue(VoiceStore(tmp_path / "voices", cache_dir=tmp_path))
     link = FakeLink()
-    speaker = Speaker("morse", "w", engine, VoiceCache(engine, catalogue, "amber", tmp_path), link)
+    voices = VoiceCache(engine, catalogue, "amber", tmp_path)
+    speaker = Speaker(Host("morse", "w", engine, voices, link, Checker()))
     speaker.run([pack_envelope(wire.JOB, b"j" * 16, 1), encode(Submit(language="en-gb")), b"sos"])
     messages = link.messages
     assert [messages[0].name, messages[-1].name] == ["STARTED", "DONE"]

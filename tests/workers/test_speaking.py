@@ -15,6 +15,8 @@ from voicebus.common import wire
 from voicebus.common.errors import BadRequest
 from voicebus.common.messages import Submit, encode
 from voicebus.common.wire import pack_envelope
+from voicebus.workers.attempt import Host
+from voicebus.workers.checking import Checker
 from voicebus.workers.engine import Request, Samples
 from voicebus.workers.pcm import FIRST_CHUNK_BYTES
 from voicebus.workers.speaking import Speaker
@@ -28,6 +30,7 @@ def run(
     text: str = "hello",
     *,
     link: FakeLink | None = None,
+    checker: Checker | None = None,
     segment: int = 0,
     header: bytes | None = None,
     payload: bytes | None = None,
@@ -35,7 +38,7 @@ def run(
 ) -> list[Message]:
     link = link or FakeLink()
     voices = VoiceCache(engine, FakeCatalogue(amber="aa"), "amber", None)
-    speaker = Speaker("bus-name", "w1", engine, voices, link)
+    speaker = Speaker(Host("bus-name", "w1", engine, voices, link, checker or Checker()))
     envelope = pack_envelope(wire.JOB, JOB, 2, wire.STREAM, segment, 1000)
     speaker.run([envelope, header or encode(Submit(**submit)), text.encode() if payload is None else payload])
     for message in link.messages:
@@ -55,7 +58,9 @@ def test_segments_are_spoken_in_order_each_with_its_end() -> None:
     assert started.header == ["w1", "bus-name", 16_000, 2]
     assert [(chunk.sequence, chunk.value, chunk.flags) for chunk in (first, second)] == [(0, 0, 2), (1, 1, 2)]
     assert done.header[:2] == [2, 200]
-    assert engine.spoken == [Request(text, "en-us", 1.5, {"style": "calm"}) for text in ("one", "two")]
+    assert engine.spoken == [
+        Request(text, "en-us", 1.5, {"style": "calm"}, streamed=True) for text in ("one", "two")
+    ]
 
 
 def test_audio_leaves_before_the_engine_is_asked_for_more() -> None:

@@ -106,6 +106,7 @@ class ToneEngine(Engine[Timbre]):
     name: ClassVar[str] = "tone"
     version: ClassVar[str] = "1"
     needs_voice: ClassVar[bool] = False
+    speech: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.sample_rate = 24_000
