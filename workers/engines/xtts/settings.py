@@ -1,0 +1,118 @@
+"""The settings of the xtts engine, checked before gigabytes are loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ....common.errors import ConfigError
+from .options import NAMES, RANGES, WHOLE, Sampling, sampling
+
+PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16")
+MAX_AUDIO_TOKENS: Final = 602
+"""The model has learnt positions for no more; they are 28 seconds."""
+NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
+    "threads": (1, 64),
+    "batch": (1, 64),
+    "stream_chunk_size": (5, 200),
+    "max_tokens": (10, MAX_AUDIO_TOKENS),
+}
+OTHERS: Final = ("model_dir", "accept_cpml", "device", "precision", "speaker")
+
+
+def _cores() -> int:
+    """Cores this process may run on; a step is too small for more than four to help."""
+    try:
+        usable = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows cannot tell
+        usable = os.cpu_count() or 1
+    return min(usable, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `load` was told."""
+
+    model_dir: Path | None = None
+    "A folder with the checkpoint; None for the one that is fetched once the licence is agreed to."
+    accept_cpml: bool = False
+    "Whether the operator agrees to the Coqui Public Model License."
+    device: str = "auto"
+    threads: int = 1
+    precision: str = "auto"
+    "Of the language model; auto is float16 on a GPU. The vocoder is float32 always."
+    batch: int | None = None
+    "None is what suits the device."
+    stream_chunk_size: int = 20
+    "Audio tokens, of 21.5 a second, that a part of a stream is made of."
+    max_tokens: int = MAX_AUDIO_TOKENS
+    "Most audio tokens of one segment."
+    speaker: str = ""
+    "The stock voice that is meant where none is named; empty for the first."
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @classmethod
+    def read(cls, settings: Mapping[str, Any]) -> Settings:
+        """Check raw settings. Raises `ConfigError` for one that is unknown or out of range."""
+        known = (*OTHERS, *NUMBERS, *NAMES)
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise ConfigError(f"xtts has no setting {unknown[0]!r}; it knows {', '.join(sorted(known))}")
+        folder = settings.get("model_dir")
+        return cls(
+            model_dir=Path(str(folder)).expanduser() if folder else None,
+            accept_cpml=_switch("accept_cpml", settings.get("accept_cpml", False)),
+            device=str(settings.get("device") or "auto"),
+            threads=_whole("threads", settings.get("threads")) or _cores(),
+            precision=_word("precision", settings.get("precision") or "auto", PRECISIONS),
+            batch=_whole("batch", settings.get("batch")),
+            stream_chunk_size=_whole("stream_chunk_size", settings.get("stream_chunk_size")) or 20,
+            max_tokens=_whole("max_tokens", settings.get("max_tokens")) or MAX_AUDIO_TOKENS,
+            speaker=str(settings.get("speaker") or ""),
+            sampling=sampling(
+                {name: _typed(name, settings[name]) for name in NAMES if name in settings}, error=ConfigError
+            ),
+        )
+
+
+def _whole(name: str, value: object) -> int | None:
+    if value in (None, "", "auto"):
+        return None
+    least, most = NUMBERS[name]
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise ConfigError(f"xtts: {name} must be a whole number from {least} to {most}, not {value!r}")
+    return number
+
+
+def _word(name: str, value: object, words: tuple[str, ...]) -> str:
+    if value not in words:
+        raise ConfigError(f"xtts: {name} must be one of {', '.join(words)}, not {value!r}")
+    return str(value)
+
+
+def _switch(name: str, value: object) -> bool:
+    """A yes that was given on a command line is text. Nothing but a clear yes agrees to a licence."""
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
+    said = words.get(str(value).lower())
+    if said is None:
+        raise ConfigError(f"xtts: {name} must be true or false, not {value!r}")
+    return said
+
+
+def _typed(name: str, value: object) -> object:
+    """A default of an option as the option's own type, where it came as text from a command line."""
+    if not isinstance(value, str):
+        return value
+    if name not in RANGES:
+        return _switch(name, value)
+    try:
+        return int(value) if name in WHOLE else float(value)
+    except ValueError:
+        return value  # refused, with its range, by the same check as any other
