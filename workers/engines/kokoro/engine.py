@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from ....common.errors import BadRequest, EngineError, ModelMissing
+from ....common.errors import BadRequest, ConfigError, EngineError, ModelMissing
 from ...engine import Arrays, Engine, Reference, Request, Samples
 from . import clauses, conversion, enrol, joins, world
 from .atlas import PROBES
@@ -29,6 +29,7 @@ SPEEDS: Final = (0.5, 2.0)
 _SILENT_RMS: Final = 10 ** (-55 / 20)
 _LEAST_REFERENCE_S: Final = 1.0
 _WARM_UP: Final = "Good morning."
+_USUAL_VOICE: Final = "af_heart"
 
 
 def _model_folder(settings: Settings) -> Path:
@@ -127,8 +128,14 @@ class KokoroEngine(Engine[Voice]):
 
     def speak(self, request: Request, voice: Voice) -> Iterator[Samples]:
         """Speak one segment; a segment of more tokens than the network takes comes in several parts."""
+        unchanged = _changes_nothing(voice.conversion)
         for spoken in self._spoken(request, voice.pack):
-            yield joins.trim(conversion.convert(world.analyse(spoken), voice.conversion))
+            # The vocoder costs time and leaves a trace; a voice of Kokoro's own needs neither.
+            yield (
+                spoken
+                if unchanged
+                else joins.trim(conversion.convert(world.analyse(spoken), voice.conversion))
+            )
         if pause := joins.pause_after(request.text):
             yield joins.silence(pause / request.speed)
 
@@ -137,6 +144,16 @@ class KokoroEngine(Engine[Voice]):
         if name not in self._names:
             raise BadRequest(f"kokoro has no voice {name!r} of its own")
         yield from self._spoken(request, self._packs[self._names.index(name)])
+
+    def stock_voice(self, name: str = "") -> Voice:
+        """One of Kokoro's own voices, unconverted; "" is the one it is best known by."""
+        wanted = name or _USUAL_VOICE
+        if wanted not in self._names:
+            raise ConfigError(f"kokoro has no voice {wanted!r} of its own; it has {', '.join(self._names)}")
+        place = self._names.index(wanted)
+        weights = np.zeros(len(self._names), np.float32)
+        weights[place] = 1.0
+        return Voice(weights, self._packs[place], conversion.identity(), similarity=1.0)
 
     def _spoken(self, request: Request, pack: FloatArray) -> Iterator[Samples]:
         if request.options:
@@ -163,6 +180,18 @@ class KokoroEngine(Engine[Voice]):
     def close(self) -> None:
         """End the phonemiser's process."""
         self._g2p.close()
+
+
+def _changes_nothing(found: conversion.Conversion) -> bool:
+    """Whether a conversion is the identity; what came through a file counts too."""
+    same = conversion.identity()
+    return (
+        found.level == same.level
+        and not len(found.frames)
+        and np.array_equal(found.matrix, same.matrix)
+        and np.array_equal(found.source_mean, found.target_mean)
+        and np.array_equal(found.pitch, same.pitch)
+    )
 
 
 def _within_limit(phonemes: str) -> Iterator[str]:

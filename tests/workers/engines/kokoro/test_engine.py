@@ -92,6 +92,22 @@ def test_a_voice_from_the_cache_sounds_the_same_to_the_bit(engine: KokoroEngine,
 
 
 @pytest.mark.model
+def test_a_stock_voice_is_kokoros_own_sound_with_pauses(engine: KokoroEngine) -> None:
+    request = Request("Good morning, everyone.", "en-us")
+    (stock,) = engine.speak_stock(request, "am_adam")
+    adam = engine.stock_voice("am_adam")
+    said, pause = engine.speak(request, adam)
+    np.testing.assert_array_equal(said, stock)
+    assert not pause.any()
+    arrays = engine.pack(adam)
+    np.testing.assert_array_equal(next(engine.speak(request, engine.unpack(arrays))), stock)
+    usual = next(engine.speak(request, engine.stock_voice()))
+    np.testing.assert_array_equal(usual, next(engine.speak_stock(request, "af_heart")))
+    with pytest.raises(ConfigError, match="no voice 'nobody' of its own; it has af_alloy, "):
+        engine.stock_voice("nobody")
+
+
+@pytest.mark.model
 def test_speed_changes_the_length(engine: KokoroEngine, voice: Voice) -> None:
     def seconds(speed: float) -> float:
         return (
