@@ -1,0 +1,40 @@
+"""Make a converter with random weights, in the form the original comes in.
+
+python tests/workers/engines/openvoice/checkpoint.py DIR
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from voicebus.workers.engines import coqui
+
+ORIGINAL: Final = {
+    "_version_": "v2",
+    "data": {
+        "sampling_rate": 22050,
+        "filter_length": 1024,
+        "hop_length": 256,
+        "win_length": 1024,
+        "n_speakers": 0,
+    },
+}
+
+
+def make(folder: Path) -> Path:
+    """Write config.json and checkpoint.pth (131 MB) and return the folder."""
+    torch = coqui.torch()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(ORIGINAL))
+    config = coqui.module("TTS.vc.configs.openvoice_config").OpenVoiceConfig()
+    torch.manual_seed(5)
+    model = coqui.module("TTS.vc.models.openvoice").OpenVoice(config)
+    torch.save({"model": model.state_dict()}, folder / "checkpoint.pth")
+    return folder
+
+
+if __name__ == "__main__":
+    print(make(Path(sys.argv[1])))
