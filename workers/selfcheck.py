@@ -10,6 +10,7 @@ Science Advances 5, 2019). The bounds allow 3 to 13, with what scripts write in 
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from typing import Any, Final
@@ -207,7 +208,8 @@ def _spectra(samples: FloatArray, sample_rate: int) -> tuple[FloatArray, NDArray
     low, high = BAND_EDGES_HZ
     # Equal steps in mel, as the ear has them.
     top = min(high, 0.45 * sample_rate)
-    mel: FloatArray = np.linspace(np.log1p(low / 700), np.log1p(top / 700), BANDS + 1)
+    mels = (math.log1p(low / 700), math.log1p(top / 700))
+    mel = mels[0] + (mels[1] - mels[0]) * np.arange(BANDS + 1) / BANDS
     bins = np.round(700 * np.expm1(mel) * size / sample_rate).astype(int)
     bins = np.maximum(bins, bins[0] + np.arange(BANDS + 1))  # a band holds at least one bin
     bands = np.add.reduceat(power[:, : bins[-1]], bins[:-1], axis=1)

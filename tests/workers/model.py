@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 import msgpack
+from msgspec import structs
 
 from voicebus.common import wire
 from voicebus.common.errors import BusError
@@ -29,6 +31,7 @@ from voicebus.workers.links import Timing
 
 FACTS = control.Loaded("tone", "1", 24_000, ["en", "de"], 400)
 TIMING = Timing(interval_s=1.0, liveness=3, cancel_grace_s=5.0, stop_grace_s=3.0)
+Key = tuple[bytes, int]
 
 
 @dataclass
@@ -65,21 +68,29 @@ def read(frames: list[Any]) -> Message:
 @dataclass
 class Slot:
     running: bool = False
-    job: tuple[bytes, int] | None = None
+    jobs: list[Key] = field(default_factory=list[Key])
     cancelled: bool = False
     told_to_go: bool = False
     killed: bool = False
     inbox: list[Message] = field(default_factory=list[Message])
 
+    @property
+    def job(self) -> Key | None:
+        """The job it has had for longest."""
+        return self.jobs[0] if self.jobs else None
+
 
 class World:
     """Brokers that record, engine processes that do as they are told by the test."""
 
-    def __init__(self, brokers: int = 1, slots: int = 1, *, random: float = 0.5, **core: Any) -> None:
+    def __init__(
+        self, brokers: int = 1, slots: int = 1, *, random: float = 0.5, batch: int = 1, idle_s: float = inf
+    ) -> None:
         self.now = 100.0
+        self.batch = batch
         self.core = WorkerCore(
             "w", 7, "tone", [f"tcp://broker{i}" for i in range(brokers)], slots=slots,
-            timing=TIMING, random=lambda: random, strict=True, **core,
+            timing=replace(TIMING, idle_unload_s=idle_s), random=lambda: random, strict=True,
         )  # fmt: skip
         self.sockets = [False] * brokers
         self.sent: list[list[Message]] = [[] for _ in range(brokers)]
@@ -134,10 +145,12 @@ class World:
         assert slot.running, "a message for a dead process"
         slot.inbox.append(message)
         if message.kind == wire.JOB:
-            assert slot.job is None, "two jobs for one engine"
-            slot.job = message.job, message.attempt
+            assert not slot.told_to_go, "a job for an engine that was told to go"
+            slot.jobs.append((message.job, message.attempt))
+            assert len(slot.jobs) <= self.batch, "more jobs than an engine takes"
+            assert len(slot.jobs) == 1 or all(attempt == 1 for _, attempt in slot.jobs), "company for a retry"
         elif message.kind == wire.CANCEL:
-            slot.cancelled = slot.job == (message.job, message.attempt)
+            slot.cancelled = (message.job, message.attempt) in slot.jobs
         elif message.kind == wire.GOODBYE:
             slot.told_to_go = True
 
@@ -176,7 +189,8 @@ class World:
         self.do(self.core.child_message, slot, frames, self.now)
 
     def loaded(self, slot: int = 0) -> None:
-        self.child(slot, control.message(control.LOADED, FACTS))
+        facts = structs.replace(FACTS, batch=self.batch)
+        self.child(slot, control.message(control.LOADED, facts))
 
     def speak(self, slot: int, kind: int, *frames: Any, **envelope: Any) -> None:
         job, attempt = self.slots[slot].job or (bytes(16), 0)
@@ -196,7 +210,7 @@ class World:
 
     def end(self, slot: int, kind: int, header: bytes) -> None:
         job, attempt = self.slots[slot].job or (bytes(16), 0)
-        self.slots[slot].job = None  # the core may answer with the next job
+        del self.slots[slot].jobs[:1]  # the core may answer with the next job
         self.child(slot, [pack_envelope(kind, job, attempt), header])
 
     def die(self, slot: int = 0, how: str = "signal 9, SIGKILL") -> None:

@@ -536,3 +536,141 @@ def test_what_was_abandoned_takes_no_credit() -> None:
     world.give(3)
     world.give(4)
     assert world.heard() == []
+
+
+# Several jobs in one engine, and engines that sleep.
+
+
+def test_an_engine_that_speaks_jobs_together_gets_as_many_and_offers_as_many_slots() -> None:
+    world = World(slots=2, batch=3)
+    world.loaded(0)
+    assert world.last().header[4] == 6
+    world.welcome()
+    world.loaded(1)
+    for job in range(1, 8):
+        world.give(job)
+    assert [len(slot.jobs) for slot in world.slots] == [3, 3]
+    world.finish(0)
+    assert [len(slot.jobs) for slot in world.slots] == [3, 3]  # the seventh has its place
+    world.tick(1.0)
+    assert world.last().header[0] == 0
+    world.finish(1)
+    world.tick(1.0)
+    assert world.last().header[0] == 1
+
+
+def test_jobs_go_to_the_engine_that_has_the_fewest() -> None:
+    """Two engines with two rows each are through sooner than one with four."""
+    world = ready_world(slots=2, batch=3)
+    for job in range(1, 5):
+        world.give(job)
+    assert [len(slot.jobs) for slot in world.slots] == [2, 2]
+
+
+def test_a_job_that_was_tried_before_has_its_engine_to_itself() -> None:
+    """It may be what killed the last one: eight jobs died three times with it, and all were called poison."""
+    world = ready_world(batch=3)
+    world.give(1)
+    world.give(2, attempt=2)
+    world.give(3)
+    assert world.slots[0].jobs == [(key(1), 1)]
+    world.finish()
+    assert world.slots[0].jobs == [(key(2), 2)]
+    world.finish()
+    assert world.slots[0].jobs == [(key(3), 1)]
+
+
+def test_a_process_that_dies_loses_all_its_jobs_and_says_so_of_each() -> None:
+    world = ready_world(batch=3)
+    for job in (1, 2, 3):
+        world.give(job)
+    world.begin()
+    world.die()
+    assert world.heard() == ["STARTED", "FAILED", "FAILED", "FAILED"]
+    assert not world.core.desk.jobs
+
+
+def test_one_of_several_that_does_not_stop_when_told_costs_the_process() -> None:
+    world = ready_world(batch=2)
+    world.give(1)
+    world.give(2)
+    world.cancel(1)
+    world.tick(4.9)
+    world.broker(wire.HEARTBEAT)
+    assert not world.slots[0].killed
+    world.tick(0.2)
+    assert world.slots[0].killed
+
+
+def test_one_of_several_that_stops_when_told_costs_nothing() -> None:
+    world = ready_world(batch=2)
+    world.give(1)
+    world.give(2)
+    world.cancel(1)
+    world.fail(0, Cancelled())
+    for _ in range(6):
+        world.broker(wire.HEARTBEAT)
+        world.tick(1.0)
+    assert not world.slots[0].killed
+
+
+def test_an_engine_with_nothing_to_do_sleeps_and_the_next_job_wakes_it() -> None:
+    world = ready_world(idle_s=2.0)
+    world.give(1)
+    world.finish()
+    world.tick(1.9)
+    assert not world.slots[0].told_to_go
+    world.broker(wire.HEARTBEAT)
+    world.tick(0.2)
+    assert world.slots[0].told_to_go
+    world.give(2)  # it comes while the process ends
+    world.die(how="exit code 0")
+    assert world.slots[0].running
+    assert world.slots[0].jobs == []
+    world.loaded()
+    assert world.slots[0].jobs == [(key(2), 1)]
+    world.finish()
+    assert world.heard()[-1] == "DONE"
+
+
+def test_a_job_that_waits_for_an_engine_to_wake_counts_as_progress() -> None:
+    """Loading takes longer than half a lease: the broker took the job back, and gave it again, for ever."""
+    world = ready_world(idle_s=2.0)
+    world.tick(2.1)
+    world.die(how="exit code 0")
+    world.broker(wire.HEARTBEAT)
+    world.give(1)
+    world.tick(1.0)
+    beat = world.last()
+    assert beat.name == "HEARTBEAT"
+    assert beat.header[2] == [key(1)]
+
+
+def test_a_sleeping_worker_offers_its_slots_and_leaves_at_once() -> None:
+    world = ready_world(slots=2, idle_s=1.0)
+    world.tick(1.1)
+    for slot in (0, 1):
+        world.die(slot, "exit code 0")
+    world.broker(wire.HEARTBEAT)
+    world.tick(1.0)
+    assert world.last().header[0] == 2
+    assert world.last().header[3]["unloads"] == 2
+    world.do(world.core.stop, world.now)
+    assert world.error is None
+
+
+def test_figures_of_engines_are_summed_and_outlive_them() -> None:
+    world = ready_world(slots=2)
+    for slot, calls in ((0, 3), (1, 4)):
+        figures = {"calls": calls, "device_bytes": 1000}
+        world.child(slot, control.message(control.REPORT, control.Report([], figures)))
+    world.tick(1.0)
+    stats = world.last().header[3]
+    assert (stats["calls"], stats["device_bytes"]) == (7, 2000)
+    world.die(0)
+    world.broker(wire.HEARTBEAT)
+    world.tick(1.0)
+    stats = world.last().header[3]
+    assert (stats["calls"], stats["device_bytes"]) == (7, 1000), (
+        "what it counted stays, what it held does not"
+    )

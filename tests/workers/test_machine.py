@@ -1,13 +1,15 @@
 """The worker's core under every order of events Hypothesis can think of, its invariants checked after each.
 
-The model of the outside is small: each attempt that a broker gave and that was not cut off with its link is
-answered exactly once; an engine never gets two jobs; nothing is sent without a socket; and a worker that was
-told to stop always comes to an end. `World` asserts the rest with every action it carries out.
+The model of the outside is small: each attempt that a broker gave and that was not cut off with its link
+is answered exactly once; an engine never gets more jobs than it takes, nor any while it is told to rest;
+nothing is sent without a socket; and a worker that was told to stop always comes to an end. `World` asserts
+the rest with every action it carries out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from math import inf
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -28,9 +30,15 @@ ANSWERS = {"DONE", "FAILED", "RETURN"}
 
 
 class Machine(RuleBasedStateMachine):
-    @initialize(brokers=st.integers(1, 2), slots=st.integers(1, 2), jitter=st.floats(0, 1))
-    def start(self, brokers: int, slots: int, jitter: float) -> None:
-        self.world = World(brokers, slots, random=jitter)
+    @initialize(
+        brokers=st.integers(1, 2),
+        slots=st.integers(1, 2),
+        jitter=st.floats(0, 1),
+        batch=st.sampled_from([1, 1, 3]),
+        idle_s=st.sampled_from([inf, 2.0]),
+    )
+    def start(self, brokers: int, slots: int, jitter: float, batch: int, idle_s: float) -> None:
+        self.world = World(brokers, slots, random=jitter, batch=batch, idle_s=idle_s)
         self.answered: Counter[tuple[int, bytes, int]] = Counter()
         self.given: Counter[tuple[int, bytes, int]] = Counter()
 

@@ -15,6 +15,8 @@ from voicebus.common import wire
 from voicebus.common.errors import BadRequest
 from voicebus.common.messages import Submit, encode
 from voicebus.common.wire import pack_envelope
+from voicebus.workers import attempt as attempt_module
+from voicebus.workers import control
 from voicebus.workers.attempt import Host
 from voicebus.workers.checking import Checker
 from voicebus.workers.engine import Request, Samples
@@ -210,3 +212,94 @@ def test_audio_that_is_no_number_fails_the_job() -> None:
     engine = FakeEngine()
     engine.audio = lambda request: iter([np.full(10, np.nan, np.float32)])
     assert failure(run(engine)) == ("engine_error", "the engine yielded audio that is not a number")
+
+
+# What the host looks at before anybody hears it.
+
+
+def take(request: Request) -> Iterator[Samples]:
+    """Half a second of noise, a little louder in a second take; nothing but silence for "mute" at first."""
+    noise = np.random.default_rng(request.take).standard_normal(8000).astype(np.float32)
+    loudness = 0.0 if "mute" in request.text and not request.take else 0.1 + 0.1 * request.take
+    yield noise[:3000] * np.float32(loudness)
+    yield noise[3000:] * np.float32(loudness)
+
+
+def unheard(engine: FakeEngine, text: str, checker: Checker, flags: int = 0) -> list[Message]:
+    """Speak a job that nobody listens to yet."""
+    link = FakeLink()
+    voices = VoiceCache(engine, FakeCatalogue(amber="aa"), "amber", None)
+    speaker = Speaker(Host("bus-name", "w1", engine, voices, link, checker))
+    speaker.run([pack_envelope(wire.JOB, JOB, 2, flags, 0, 1000), encode(Submit()), text.encode()])
+    return link.messages
+
+
+def test_a_faulty_segment_is_spoken_again_before_anybody_heard_it() -> None:
+    engine, checker = FakeEngine(), Checker(is_on=True)
+    engine.audio = take
+    messages = unheard(engine, "one|mute|three", checker)
+    assert [(request.text, request.take) for request in engine.spoken] == [
+        ("one", 0), ("mute", 0), ("mute", 1), ("three", 0),
+    ]  # fmt: skip
+    chunks = [message for message in messages if message.name == "CHUNK"]
+    assert [(chunk.value, len(chunk.payload), chunk.flags) for chunk in chunks] == [
+        (0, 16_000, wire.SEGMENT_END), (1, 16_000, wire.SEGMENT_END), (2, 16_000, wire.SEGMENT_END),
+    ]  # fmt: skip
+    levels = [np.frombuffer(chunk.payload, "<i2").std() for chunk in chunks]
+    assert levels[1] > 1.8 * levels[0], "the second take is what is heard"
+    assert checker.figures() == {"segments_checked": 4, "segments_respoken": 1, "segments_faulty": 0}
+
+
+def test_a_second_take_is_the_last() -> None:
+    engine, checker = FakeEngine(), Checker(is_on=True)
+    engine.audio = lambda request: iter([np.zeros(8000, np.float32)])
+    messages = unheard(engine, "mute", checker)
+    assert len(engine.spoken) == 2
+    assert messages[-1].name == "DONE"
+    assert checker.figures() == {"segments_checked": 2, "segments_respoken": 1, "segments_faulty": 1}
+
+
+def test_what_a_listener_has_heard_is_not_spoken_again_but_counted() -> None:
+    engine, checker = FakeEngine(), Checker(is_on=True)
+    engine.audio = lambda request: iter([np.zeros(4000, np.float32), np.zeros(4000, np.float32)])
+    messages = unheard(engine, "mute", checker, wire.STREAM)
+    assert len(engine.spoken) == 1
+    assert [len(message.payload) for message in messages if message.name == "CHUNK"] == [8000, 8000]
+    assert checker.figures() == {"segments_checked": 1, "segments_respoken": 0, "segments_faulty": 1}
+
+
+@pytest.mark.parametrize("flags", [0, wire.STREAM])
+def test_an_engine_that_runs_away_is_stopped(flags: int) -> None:
+    """It would have gone on until the deadline."""
+    engine, checker = FakeEngine(), Checker(is_on=True)
+    closed: list[int] = []
+
+    def babble(request: Request) -> Iterator[Samples]:
+        noise = np.random.default_rng(1).standard_normal(16_000).astype(np.float32) * np.float32(0.1)
+        try:
+            while True:
+                yield noise
+        finally:
+            closed.append(request.take)
+
+    engine.audio = babble
+    messages = unheard(engine, "one", checker, flags)
+    assert messages[-1].name == "DONE"
+    assert closed == ([0] if flags else [0, 1])
+    assert sum(bool(message.flags & wire.SEGMENT_END) for message in messages) == 1
+    assert checker.faulty == 1
+
+
+def test_a_held_segment_tells_the_agent_that_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a long one would outlive its lease: nothing of it is heard before its end."""
+    monkeypatch.setattr(attempt_module, "PROGRESS_S", 0.0)
+    engine = FakeEngine()
+    engine.audio = lambda request: (part for part in np.full((4, 2000), 0.1, np.float32))
+    link = FakeLink()
+    voices = VoiceCache(engine, FakeCatalogue(amber="aa"), "amber", None)
+    Speaker(Host("bus-name", "w1", engine, voices, link, Checker(is_on=True))).run(
+        [pack_envelope(wire.JOB, JOB, 2), encode(Submit()), b"one"]
+    )
+    kinds = [frames[0][3] for frames in link.frames]
+    assert kinds.count(control.PROGRESS) >= 3
+    assert kinds[-2:] == [wire.CHUNK, wire.DONE]

@@ -1,7 +1,8 @@
 """A real, tiny engine: a sine for every character. For demonstrations, benchmarks and breaking things.
 
 It needs no model and no voice, speaks any language, and behaves as badly as asked: it can take the time a
-large model takes (`realtime_factor`), die in the middle of a job (`crash_on`) and hang (`hang_on`). A
+large model takes (`realtime_factor`), speak several jobs together as one does (`batch`), die in the middle of a
+job (`crash_on`), hang (`hang_on`) and fill its memory (`gorge_on`). A
 character's pitch follows from the character, the timbre from the voice, so that tests can tell by ear or
 by spectrum what was spoken by whom.
 """
@@ -12,14 +13,14 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from ...common.errors import BadRequest, ConfigError
-from ..engine import Engine, Reference, Request, Samples
+from ..engine import Engine, Part, Reference, Request, Row, Samples
 
 LOWEST_HZ: Final = 220.0
 SEMITONES: Final = 24
@@ -33,6 +34,7 @@ MAX_CHARS: Final = 400
 MAX_KEPT_SAMPLES: Final = 1_000_000
 """4 MB of tones in memory."""
 CRASH_EXIT_CODE: Final = 86
+GORGED_BYTES: Final = 16 * 1024 * 1024
 
 LANGUAGES: Final = (
     "ar",
@@ -91,11 +93,14 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "realtime_factor": Setting(0.0, 0, 100),
     "sample_rate": Setting(24_000, 8000, 48_000),
     "load_s": Setting(0.0, 0, 600),
+    "batch": Setting(1, 1, 64),
     "crash_on": Setting(""),
     "hang_on": Setting(""),
+    "gorge_on": Setting(""),
 }
 """`realtime_factor`: seconds taken for a second of audio, 0 as fast as possible; `load_s`: seconds taken to
-load; a text that contains `crash_on` ends the process, one that contains `hang_on` never ends."""
+load; `batch`: most jobs spoken together; a text that contains `crash_on` ends the process, one that contains
+`hang_on` never ends, one that contains `gorge_on` takes memory until there is none."""
 COMMON_SETTINGS: Final = frozenset({"device", "threads"})
 """Every engine is given these; this one has no use for them."""
 
@@ -113,7 +118,8 @@ class ToneEngine(Engine[Timbre]):
         self.languages = LANGUAGES
         self._seconds_per_char = 0.06
         self._realtime_factor = 0.0
-        self._crash_on = self._hang_on = ""
+        self._crash_on = self._hang_on = self._gorge_on = ""
+        self._calls = self._rows = 0
         self._tones: dict[tuple[str, int, Timbre], Samples] = {}
         self._tones_samples = 0
 
@@ -129,7 +135,9 @@ class ToneEngine(Engine[Timbre]):
         self._seconds_per_char = float(values["seconds_per_char"])
         self._realtime_factor = float(values["realtime_factor"])
         self.sample_rate = int(values["sample_rate"])
+        self.batch = int(values["batch"])
         self._crash_on, self._hang_on = str(values["crash_on"]), str(values["hang_on"])
+        self._gorge_on = str(values["gorge_on"])
         time.sleep(float(values["load_s"]))
 
     def voice(self, reference: Reference) -> Timbre:
@@ -164,16 +172,40 @@ class ToneEngine(Engine[Timbre]):
 
         Raises `BadRequest` for any option: there are none.
         """
-        if request.options:
-            raise BadRequest(f"tone has no option {next(iter(request.options))!r}: it takes none")
+        self.check(request)
         if self._crash_on and self._crash_on in request.text:
             os._exit(CRASH_EXIT_CODE)
         if self._hang_on and self._hang_on in request.text:
             while True:
                 time.sleep(3600)
+        if self._gorge_on and self._gorge_on in request.text:
+            hoard: list[bytes] = []
+            while True:
+                hoard.append(bytes(GORGED_BYTES))
         samples = self._speech(request.text, request.speed, voice)
         # A list's iterator tells that nothing follows, a generator cannot: the host saves a message by it.
         return self._paced(samples) if self._realtime_factor else iter([samples])
+
+    def check(self, request: Request) -> None:
+        """Refuse options: there are none."""
+        if request.options:
+            raise BadRequest(f"tone has no option {next(iter(request.options))!r}: it takes none")
+
+    def speak_batch(self, rows: Sequence[Row[Timbre]]) -> Iterator[Part]:
+        """Speak all rows side by side, slice by slice."""
+        self._calls += 1
+        self._rows += len(rows)
+        speaking = {place: self.speak(row.request, row.voice) for place, row in enumerate(rows)}
+        while speaking:
+            for place in list(speaking):
+                part = None if rows[place].stopped else next(speaking[place], None)
+                if part is None:
+                    del speaking[place]
+                yield place, part
+
+    def figures(self) -> Mapping[str, int | float]:
+        """How many calls spoke how many rows together."""
+        return {"batch_calls": self._calls, "batch_rows": self._rows} if self.batch > 1 else {}
 
     def _speech(self, text: str, speed: float, voice: Timbre) -> Samples:
         length = max(1, round(self._seconds_per_char / speed * self.sample_rate))
