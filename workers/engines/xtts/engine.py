@@ -77,6 +77,13 @@ class XttsEngine(Engine[Voice]):
             "XTTS from %s on %s in %s, up to %d segments at once", folder, device, model.dtype, self.batch
         )
 
+    @property
+    def model(self) -> Model:
+        """The network; there is none before `load` and after `close`."""
+        if self._loaded is None:
+            raise EngineError("xtts is not loaded")
+        return self._loaded
+
     # Voices.
 
     def voice(self, reference: Reference) -> Voice:
@@ -93,7 +100,7 @@ class XttsEngine(Engine[Voice]):
             raise BadRequest(f"the recording is shorter than {SHORTEST_S:g} s; six or more are best")
         if float(np.abs(samples).max()) < SILENT:
             raise BadRequest("the recording is silent")
-        return self._model.learn(samples, reference.sample_rate)
+        return self.model.learn(samples, reference.sample_rate)
 
     def stock_voice(self, name: str = "") -> Voice:
         """One of the voices that come with the checkpoint."""
@@ -107,7 +114,7 @@ class XttsEngine(Engine[Voice]):
             some = ", ".join(list(self._speakers)[:5])
             raise ConfigError(f"XTTS has no speaker {wanted!r}; it has {len(self._speakers)}: {some}…")
         try:
-            return self._model.voice(parts["gpt_cond_latent"], parts["speaker_embedding"])
+            return self.model.voice(parts["gpt_cond_latent"], parts["speaker_embedding"])
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"speaker {wanted!r} does not fit the checkpoint: {error}") from error
 
@@ -120,7 +127,7 @@ class XttsEngine(Engine[Voice]):
 
     def unpack(self, arrays: Arrays) -> Voice:
         """A voice of the same checkpoint."""
-        return self._model.voice(arrays["latents"], arrays["embedding"])
+        return self.model.voice(arrays["latents"], arrays["embedding"])
 
     # Text.
 
@@ -152,7 +159,7 @@ class XttsEngine(Engine[Voice]):
         lines = [self._line(place, row) for place, row in enumerate(rows)]
         self._calls += 1
         self._rows += len(lines)
-        batch = Batch(self._model)
+        batch = Batch(self.model)
         try:
             batch.begin(lines)
             yield from self._decode(batch)
@@ -161,7 +168,7 @@ class XttsEngine(Engine[Voice]):
             batch.clear()
             for line in lines:
                 line.latents.clear()
-            if self._model.device.type == "cuda":
+            if self.model.device.type == "cuda":
                 coqui.torch().cuda.empty_cache()
             raise
         finally:
@@ -184,7 +191,7 @@ class XttsEngine(Engine[Voice]):
         self._speakers = {}
 
     def _decode(self, batch: Batch) -> Iterator[Part]:
-        tapes = {line.place: Tape(self._model, line) for line in batch.lines}
+        tapes = {line.place: Tape(self.model, line) for line in batch.lines}
         chunk = self._settings.stream_chunk_size
         while batch.lines:
             batch.step()
@@ -205,18 +212,18 @@ class XttsEngine(Engine[Voice]):
 
     def _line(self, place: int, row: Row[Voice]) -> Line:
         request = row.request
-        text = self._model.encode(request.text, request.language)
+        text = self.model.encode(request.text, request.language)
         way = sampling(request.options, self._settings.sampling)
         most = min(
             self._settings.max_tokens,
-            self._model.max_steps,
+            self.model.max_steps,
             TOKENS_AT_LEAST + TOKENS_A_TEXT_TOKEN * len(text),
         )
         way = replace(way, seed=(way.seed + request.take) % SEEDS)
         return Line(place, row, text, way, most)
 
     def _fitting(self, segment: str, language: str) -> list[str]:
-        if self._model.fits(segment, language) or len(segment) < 2:
+        if self.model.fits(segment, language) or len(segment) < 2:
             return [segment]
         middle = len(segment) // 2
         space = segment.rfind(" ", 1, middle)
@@ -227,13 +234,13 @@ class XttsEngine(Engine[Voice]):
     def _warm_up(self) -> None:
         """Everything the first job would wait for: kernels, and the dictionaries of Chinese and Japanese."""
         noise = np.random.default_rng(0).normal(0, 0.1, 2 * self.sample_rate).astype(np.float32)
-        voice = self._model.learn(noise, self.sample_rate)
+        voice = self.model.learn(noise, self.sample_rate)
         for language, text in (("zh-cn", "你好"), ("ja", "こんにちは")):
             if language in self.languages:
-                self._model.encode(text, language)
+                self.model.encode(text, language)
         rows = [Row(Request("Ready to speak.", "en"), voice) for _ in range(self.batch)]
         lines = [replace(self._line(place, row), most=WARM_UP_TOKENS) for place, row in enumerate(rows)]
-        batch = Batch(self._model)
+        batch = Batch(self.model)
         batch.begin(lines)
         for _ in self._decode(batch):
             pass
@@ -243,12 +250,6 @@ class XttsEngine(Engine[Voice]):
         if wanted == "auto":
             wanted = "float16" if device.type == "cuda" else "float32"
         return getattr(coqui.torch(), wanted)
-
-    @property
-    def _model(self) -> Model:
-        if self._loaded is None:
-            raise EngineError("xtts is not loaded")
-        return self._loaded
 
 
 def _sound(samples: Samples) -> Samples:
