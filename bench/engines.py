@@ -263,7 +263,7 @@ def page(found: Mapping[str, Any]) -> str:
         f"{host['system']}, Python {host['python']}, no GPU; load average {before:.2f} before and "
         f"{after:.2f} after. Where three figures stand, they are least – **middle** – most.",
         "",
-        f"XTTS-v2: {found['xtts']}, float32, {found['tokens']} audio tokens a row, {found['threads']} threads. "
+        f"XTTS-v2: {found['xtts']}, float32, {found['tokens']} tokens a row; {found['threads']} threads. "
         "*Over the bus by alone*: the time of the same work through broker, worker and client by that of the "
         "engine called in a process of its own, pair by pair in one run. *Outside the engine*: what of the "
         "time over the bus the engine's process did not spend on the jobs.",
