@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pickle
 import sys
 import warnings
@@ -36,6 +37,8 @@ def prepare() -> None:
     global _prepared
     if _prepared:
         return
+    # It sets its own loggers' level when it is first imported, whatever that was before.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Deprecations inside other people's packages: nobody who runs a worker can do anything about them.
