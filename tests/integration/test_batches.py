@@ -34,11 +34,11 @@ def stats(client: Client, name: str = "tone-0") -> dict[str, Any]:
     return worker["stats"]
 
 
-def until(client: Client, true: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+def until(client: Client, true: Callable[[dict[str, Any]], bool], worker: str = "tone-0") -> dict[str, Any]:
     """The worker's figures as soon as they are so; they come with its beats."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
-        figures = stats(client)
+        figures = stats(client, worker)
         if true(figures):
             return figures
         time.sleep(0.05)

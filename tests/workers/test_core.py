@@ -662,7 +662,7 @@ def test_a_sleeping_worker_offers_its_slots_and_leaves_at_once() -> None:
 def test_figures_of_engines_are_summed_and_outlive_them() -> None:
     world = ready_world(slots=2)
     for slot, calls in ((0, 3), (1, 4)):
-        figures = {"calls": calls, "device_bytes": 1000}
+        figures: dict[str, int | float] = {"calls": calls, "device_bytes": 1000}
         world.child(slot, control.message(control.REPORT, control.Report([], figures)))
     world.tick(1.0)
     stats = world.last().header[3]
