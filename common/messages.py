@@ -26,6 +26,10 @@ Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", m
 Count = Annotated[int, Meta(ge=0, le=2**31)]
 
 
+MAX_SLOTS: Final = 1024
+"""Jobs that one worker may offer to speak at once."""
+
+
 class Header(Struct, array_like=True, frozen=True):
     """Base of all headers."""
 
@@ -106,7 +110,7 @@ class Ready(Header, frozen=True):
     incarnation: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     engine: Annotated[str, Meta(min_length=1, max_length=128)]
     languages: Annotated[list[Language], Meta(max_length=256)]
-    slots: Annotated[int, Meta(ge=1, le=1024)]
+    slots: Annotated[int, Meta(ge=1, le=MAX_SLOTS)]
     interval_ms: Annotated[int, Meta(ge=50, le=60_000)]
     sample_rate: Annotated[int, Meta(ge=4000, le=192_000)]
     version: Name = ""

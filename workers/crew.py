@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 
 from ..common import wire
+from ..common.messages import MAX_SLOTS
 from ..common.wire import pack_envelope
 from .actions import ERROR, INFO, WARNING, Actions, KillChild, Log, StartChild, ToChild
 from .control import Loaded
@@ -49,8 +50,8 @@ class Crew:
 
     @property
     def places(self) -> int:
-        """Jobs that can be spoken at once, when all engines are loaded."""
-        return len(self.slots) * (1 if self.facts is None else self.facts.batch)
+        """Jobs that can be spoken at once when all engines are loaded, as many as a READY may offer."""
+        return min(MAX_SLOTS, len(self.slots) * (1 if self.facts is None else self.facts.batch))
 
     @property
     def all_gone(self) -> bool:

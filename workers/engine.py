@@ -75,6 +75,8 @@ class Engine(ABC, Generic[StateT]):
     needs_voice: ClassVar[bool] = True
     """False for an engine that can speak in a voice of its own: where no voice is asked for and the default
     one is not in the store, `voice` then gets a reference without samples whose hash is all zeros."""
+    learns: ClassVar[bool] = True
+    "Whether `voice` takes time, so that a job had better go where its voice is known."
     languages: tuple[str, ...]
     "Languages as BCP 47 tags in lower case: en-us, fr, zh-cn. A bare tag ('en') matches its variants."
     batch: int = 1

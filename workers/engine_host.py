@@ -143,7 +143,7 @@ def _load(setup: control.Setup) -> tuple[Engine[Any], list[bytes]]:
         int(engine.sample_rate),
         languages,
         min(map(engine.max_chars, languages), default=0),
-        learns=bool(engine.needs_voice),
+        learns=bool(engine.learns),
         batch=int(engine.batch),
     )
     message = control.message(control.LOADED, loaded)

@@ -7,7 +7,7 @@ import pytest
 from tests.workers.model import World, key, ready_world
 from voicebus.common import wire
 from voicebus.common.errors import Cancelled, ConfigError, Conflict, EngineError, ModelMissing
-from voicebus.common.messages import encode, failed
+from voicebus.common.messages import MAX_SLOTS, encode, failed
 from voicebus.common.wire import pack_envelope
 from voicebus.workers import control
 from voicebus.workers.actions import Actions, ToBroker
@@ -557,6 +557,13 @@ def test_an_engine_that_speaks_jobs_together_gets_as_many_and_offers_as_many_slo
     world.finish(1)
     world.tick(1.0)
     assert world.last().header[0] == 1
+
+
+def test_no_more_slots_are_offered_than_a_ready_may_name() -> None:
+    """A broker would refuse it over and over, and the worker would never say why."""
+    world = World(slots=40, batch=32)
+    world.loaded(0)
+    assert world.last().header[4] == MAX_SLOTS
 
 
 def test_jobs_go_to_the_engine_that_has_the_fewest() -> None:

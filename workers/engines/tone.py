@@ -1,9 +1,8 @@
 """A real, tiny engine: a sine for every character. For demonstrations, benchmarks and breaking things.
 
 It needs no model and no voice, speaks any language, and behaves as badly as asked: it can take the time a
-large model takes (`realtime_factor`), speak several jobs together as one does (`batch`), die in the middle of a
-job (`crash_on`), hang (`hang_on`) and fill its memory (`gorge_on`). A
-character's pitch follows from the character, the timbre from the voice, so that tests can tell by ear or
+large model takes (`realtime_factor`), speak several jobs together as one does (`batch`), die in the middle
+of a job (`crash_on`), hang (`hang_on`) and fill its memory (`gorge_on`). A character's pitch follows from the character, the timbre from the voice, so that tests can tell by ear or
 by spectrum what was spoken by whom.
 """
 
@@ -111,6 +110,7 @@ class ToneEngine(Engine[Timbre]):
     name: ClassVar[str] = "tone"
     version: ClassVar[str] = "1"
     needs_voice: ClassVar[bool] = False
+    learns: ClassVar[bool] = False
     speech: ClassVar[bool] = False
 
     def __init__(self) -> None:
