@@ -37,7 +37,7 @@ TOKENS_AT_LEAST: Final = 90
 TOKENS_A_TEXT_TOKEN: Final = 12
 """A text token is some two and a half letters, four audio tokens; a model that has lost its thread is cut off
 at three times that."""
-WARM_UP_TOKENS: Final = 12
+WARM_UP_TOKENS: Final = 4
 
 _EMPTY: Final[Samples] = np.zeros(0, np.float32)
 

@@ -50,6 +50,13 @@ class Model:
                 torch.nn.utils.parametrize.remove_parametrizations(part, "weight")
         network.to(device).train(False)
         network.gpt.gpt.to(dtype)
+        # Positions are in what it hears already. The zeros that coqui adds in their place are float32.
+        nowhere = torch.zeros(1, 1, 1, device=device, dtype=dtype)
+
+        def no_position(_positions: Any) -> Any:
+            return nowhere
+
+        network.gpt.gpt.wpe = no_position
         network.requires_grad_(False)
         self._network = network
         self._gpt = network.gpt

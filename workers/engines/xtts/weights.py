@@ -84,9 +84,13 @@ def load(folder: Path) -> tuple[Any, Any]:
     tokenizer = coqui.module("TTS.tts.layers.xtts.tokenizer")
     try:
         config.load_json(str(folder / CONFIG))
+        text = tokenizer.VoiceBpeTokenizer(vocab_file=str(folder / VOCABULARY))
+        # Said beforehand, because coqui would make the network twice, which takes ten seconds each time.
+        config.model_args.gpt_number_text_tokens = text.get_number_tokens()
+        config.model_args.gpt_start_text_token = text.tokenizer.token_to_id("[START]")
+        config.model_args.gpt_stop_text_token = text.tokenizer.token_to_id("[STOP]")
         model = xtts.Xtts(config)
-        model.tokenizer = tokenizer.VoiceBpeTokenizer(vocab_file=str(folder / VOCABULARY))
-        model.init_models()  # once more: the vocabulary says how many text tokens there are
+        model.tokenizer = text
     except Exception as error:  # json, coqpit, tokenizers and torch each have errors of their own
         raise ModelMissing(f"{CONFIG} or {VOCABULARY} in {folder} is damaged: {error}") from error
     # The first release's checkpoint has its configuration in it, as an object that coqui itself vouches for.

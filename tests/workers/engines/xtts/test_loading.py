@@ -1,0 +1,188 @@
+"""Where the weights come from, what is refused among them, and what they are loaded onto."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.workers.engines.xtts.hub import serving
+from voicebus.common.errors import ConfigError, ModelMissing
+from voicebus.workers.engine import Request, Row
+from voicebus.workers.engines import coqui
+from voicebus.workers.engines.xtts import weights
+from voicebus.workers.engines.xtts.engine import XttsEngine
+from voicebus.workers.engines.xtts.settings import Settings
+
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
+
+FETCH = """
+import sys
+from voicebus.common.errors import BusError
+from voicebus.workers.engines.xtts import weights
+from voicebus.workers.engines.xtts.settings import Settings
+try:
+    print(weights.find(Settings.read({"accept_cpml": sys.argv[1]})))
+except BusError as error:
+    print(error)
+import os
+print(os.environ.get("COQUI_TOS_AGREED"))
+"""
+"""In a process of its own: the hub's address is read when its client is imported."""
+
+
+def fetch(home: Path, hub: str, agreed: bool) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "COQUI_TOS_AGREED"}
+    environment |= {"VOICEBUS_MODELS": str(home), "HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH, str(agreed)],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def copied(checkpoint: Path, folder: Path, *left_out: str) -> Path:
+    """The checkpoint in a folder of its own, its large file not copied."""
+    folder.mkdir()
+    for file in checkpoint.iterdir():
+        if file.name not in left_out:
+            (folder / file.name).symlink_to(file)
+    return folder
+
+
+def test_with_agreement_the_weights_are_fetched_once_and_load(checkpoint: Path, tmp_path: Path) -> None:
+    with serving(checkpoint) as hub:
+        said, after = fetch(tmp_path, hub.url, agreed=True)
+        folder = Path(said)
+        assert after == "None"
+        assert tmp_path in folder.parents
+        assert (folder / "model.pth").read_bytes() == (checkpoint / "model.pth").read_bytes()
+        asked = len(hub.asked)
+        assert asked > 0
+        assert fetch(tmp_path, hub.url, agreed=True)[0] == said
+        assert len(hub.asked) == asked
+    assert weights.missing(folder) == []
+    weights.load(folder)
+
+
+def test_without_agreement_no_server_is_asked(checkpoint: Path, tmp_path: Path) -> None:
+    with serving(checkpoint) as hub:
+        said = fetch(tmp_path, hub.url, agreed=False)[0]
+        assert said.startswith("model_missing:")
+        assert "accept_cpml: true" in said
+        assert hub.asked == []
+
+
+def test_a_server_that_lacks_the_files_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with serving(tmp_path / "empty") as hub:
+        said = fetch(tmp_path / "models", hub.url, agreed=True)[0]
+    assert said.startswith("model_missing: XTTS-v2 could not be fetched")
+
+
+class Trap:
+    """What a checkpoint by somebody with bad intentions holds."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_checkpoint_cannot_run_code(checkpoint: Path, tmp_path: Path) -> None:
+    folder = copied(checkpoint, tmp_path / "bad", "model.pth")
+    sprung = tmp_path / "sprung"
+    coqui.torch().save({"model": {}, "config": Trap(sprung)}, folder / "model.pth")
+    with pytest.raises(ModelMissing, match="could run code"):
+        XttsEngine().load({"model_dir": str(folder), "device": "cpu"})
+    assert not sprung.exists()
+
+
+def test_a_file_of_speakers_cannot_either(checkpoint: Path, tmp_path: Path) -> None:
+    folder = copied(checkpoint, tmp_path / "bad", "speakers_xtts.pth")
+    coqui.torch().save({"Tester": Trap(tmp_path / "sprung")}, folder / "speakers_xtts.pth")
+    with pytest.raises(ModelMissing, match="could run code"):
+        XttsEngine().load({"model_dir": str(folder), "device": "cpu"})
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["model.pth", "config.json", "vocab.json"])
+def test_a_damaged_file_is_named(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    folder = copied(checkpoint, tmp_path / "bad", name)
+    with (checkpoint / name).open("rb") as file:
+        (folder / name).write_bytes(file.read(1000))
+    with pytest.raises(ModelMissing, match=name):
+        XttsEngine().load({"model_dir": str(folder), "device": "cpu"})
+
+
+def test_weights_of_another_size_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    folder = copied(checkpoint, tmp_path / "bad", "config.json")
+    text = (checkpoint / "config.json").read_text("utf-8")
+    (folder / "config.json").write_text(text.replace('"gpt_layers": 2', '"gpt_layers": 3'), "utf-8")
+    with pytest.raises(ModelMissing, match=r"model\.pth .*does not fit its config\.json"):
+        XttsEngine().load({"model_dir": str(folder), "device": "cpu"})
+
+
+def test_the_release_with_its_configuration_inside_loads_and_is_left_as_it_is(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    """The first release's file: an object of a class that has since moved, and keys with other names."""
+    torch = coqui.torch()
+    folder = copied(checkpoint, tmp_path / "old", "model.pth")
+    xtts = coqui.module("TTS.tts.models.xtts")
+    config = coqui.module("TTS.tts.configs.xtts_config").XttsConfig()
+    model = coqui.load_weights(checkpoint / "model.pth")["model"]
+    named = {f"xtts.{name}": tensor for name, tensor in model.items()}
+    named["xtts.gpt.gpt.wte.weight"] = model["gpt.mel_embedding.weight"]
+    named["dvae.weight"] = torch.zeros(1)
+    with xtts._legacy_safe_globals():
+        torch.save({"config": config, "model": named}, folder / "model.pth")
+    before = shutil.copy(folder / "model.pth", tmp_path / "before")
+    weights.load(folder)
+    assert (folder / "model.pth").read_bytes() == Path(before).read_bytes()
+
+
+def test_a_device_that_is_not_here_is_named_with_those_that_are(checkpoint: Path) -> None:
+    for device in ("cuda:99", "toaster"):
+        with pytest.raises(ConfigError, match=rf"no device '{device}' here.*cpu"):
+            XttsEngine().load({"model_dir": str(checkpoint), "device": device})
+
+
+def test_half_precision_speaks(checkpoint: Path) -> None:
+    engine = XttsEngine()
+    engine.load(
+        {"model_dir": str(checkpoint), "device": "cpu", "precision": "bfloat16", "threads": 1, "batch": 2}
+    )
+    rows = [
+        Row(Request(text, "en"), engine.stock_voice()) for text in ("Hello there, my friends.", "Good bye.")
+    ]
+    parts = [samples for _, samples in engine.speak_batch(rows) if samples is not None and samples.size]
+    assert len(parts) == 2
+    assert all(np.isfinite(part).all() and part.size > 1000 for part in parts)
+    engine.close()
+
+
+def test_without_stock_voices_one_must_be_named(checkpoint: Path, tmp_path: Path) -> None:
+    engine = XttsEngine()
+    folder = copied(checkpoint, tmp_path / "bare", "speakers_xtts.pth")
+    engine.load({"model_dir": str(folder), "device": "cpu", "threads": 1, "batch": 1})
+    with pytest.raises(ConfigError, match=r"speakers_xtts\.pth is missing"):
+        engine.stock_voice()
+    with pytest.raises(ConfigError, match="speakers_xtts"):
+        XttsEngine().load({"model_dir": str(folder), "device": "cpu", "speaker": "Ana"})
+
+
+def test_the_version_follows_the_weights(engine: XttsEngine, checkpoint: Path) -> None:
+    assert engine.version == f"1-{weights.fingerprint(checkpoint)}"
+    assert Settings.read({"model_dir": "~/x"}).model_dir == Path.home() / "x"
