@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -165,6 +167,31 @@ def test_a_batch_left_in_the_middle_is_no_trouble(engine: XttsEngine) -> None:
     next(going)
     going.close()  # type: ignore[attr-defined]
     assert alike(*(speak(engine, rows(engine, seed=5))[0][0] for _ in range(2)))
+
+
+def test_running_out_of_memory_is_raised_as_it_comes_and_holds_on_to_nothing(
+    engine: XttsEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking = coqui.torch().OutOfMemoryError("CUDA out of memory")
+    caches: list[weakref.ref[Any]] = []
+    step = engine.model.step
+
+    def third_time(embedded: Any, cache: Any, mask: Any) -> tuple[Any, Any]:
+        caches.append(weakref.ref(cache))
+        if len(caches) == 3:
+            raise lacking
+        return step(embedded, cache, mask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model, "step", third_time)
+        with pytest.raises(type(lacking)) as caught:
+            speak(engine, rows(engine, seed=5))
+    assert caught.value is lacking
+    lacking.__traceback__ = None
+    del caught
+    gc.collect()
+    assert caches[0]() is None
+    assert speak(engine, rows(engine, seed=5))[0][0].size > 0
 
 
 def test_one_loop_is_one_call(engine: XttsEngine) -> None:
