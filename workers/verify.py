@@ -2,7 +2,8 @@
 
 The ear is Whisper, by faster-whisper, which needs no PyTorch. Letters are compared and not words: a name
 spelt otherwise costs a letter or two, a word that was left out or babbled costs all of its letters. Numbers
-may be written either way, so a text with many digits is not judged.
+are the trouble, since '7' and 'seven' sound the same: Whisper is kept from writing digits, letters that stand
+where the text has digits are free, and a text with many digits is not judged.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ RATE_HZ: Final = 16_000
 """What Whisper hears."""
 MOST_DIGITS: Final = 0.2
 """Share of digits in a text above which its transcription says little."""
+LETTERS_A_DIGIT: Final = 12
+"""Most letters that a digit can be said in: 'seven hundred'."""
+UNJUDGED: Final = frozenset({"ja"})
+"""Languages in which a word is written in several ways, so that letters tell nothing: kanji or kana."""
+PROMPTS: Final = {"zh": "以下是普通话的句子。"}
+"""Whisper writes Chinese in whichever characters it has just seen: here, simplified ones."""
 LEAST_LETTERS: Final = 8
 """A word or two is easily misheard without a sentence around it."""
 REMEDY: Final = "install it with pip install 'voicebus[verify]'"
@@ -65,12 +72,15 @@ class VerifySettings:
 
 
 class Transcriber:
-    """Whisper, loaded. Raises `ConfigError` without the package, `ModelMissing` without the model."""
+    """Whisper, loaded: from a folder, or by name from where faster-whisper keeps, and fetches, its models.
+
+    Raises `ConfigError` without the package or for an unknown name, `ModelMissing` without the model.
+    """
 
     def __init__(self, settings: VerifySettings) -> None:
         try:
             whisper: Any = import_module("faster_whisper")
-            self._distance: Any = import_module("rapidfuzz.distance").Levenshtein.normalized_distance
+            self._levenshtein: Any = import_module("rapidfuzz.distance").Levenshtein
         except ModuleNotFoundError as error:
             raise ConfigError(f"verify=asr needs the package {error.name}: {REMEDY}") from None
         self._limit = settings.limit
@@ -78,6 +88,8 @@ class Transcriber:
             self._model = whisper.WhisperModel(
                 settings.model, device=settings.device, compute_type="int8", num_workers=1
             )
+        except ValueError as error:
+            raise ConfigError(f"verify_model={settings.model}: {error}") from None
         except Exception as error:  # the library below raises whatever its download or reader does
             hint = (
                 "" if Path(settings.model).exists() else "; verify_model may also be a folder that holds one"
@@ -85,7 +97,10 @@ class Transcriber:
             raise ModelMissing(
                 f"the Whisper model {settings.model!r} cannot be loaded: {error}{hint}"
             ) from None
-        self._languages = frozenset(self._model.supported_languages)
+        self._languages = frozenset(self._model.supported_languages) - UNJUDGED
+        vocabulary: dict[str, int] = self._model.hf_tokenizer.get_vocab()
+        # -1 stands for what Whisper leaves out anyway: music and other signs.
+        self._suppressed = [-1, *(n for token, n in vocabulary.items() if _is_number(token))]
 
     def fault(
         self, text: str, language: str, samples: NDArray[np.floating[Any]], sample_rate: int
@@ -108,12 +123,30 @@ class Transcriber:
         """Edit distance in letters between text and transcript, as a share of the longer of both."""
         import soxr
 
-        audio = np.asarray(soxr.resample(samples, sample_rate, RATE_HZ), np.float32)
+        audio = np.asarray(soxr.resample(np.nan_to_num(samples), sample_rate, RATE_HZ), np.float32)
+        said, heard = letters(text), letters(self._heard(audio, _bare(language)))
+        longer = max(len(said), len(heard), 1)
+        apart = int(self._levenshtein.distance(said, heard))
+        numbers = LETTERS_A_DIGIT * sum(map(str.isdigit, text))
+        if numbers and apart:
+            steps: Any = self._levenshtein.editops(said, heard)
+            apart -= min(numbers, sum(1 for step in steps if step.tag == "insert"))
+        return apart / longer
+
+    def _heard(self, audio: NDArray[np.float32], language: str) -> str:
+        if not len(audio):
+            return ""
         segments, _ = self._model.transcribe(
-            audio, language=_bare(language), beam_size=5, condition_on_previous_text=False
+            audio,
+            language=language,
+            beam_size=5,
+            # Hearing again with chance, as it does by default where it is unsure, would make bad speech slow.
+            temperature=0.0,
+            condition_on_previous_text=False,
+            initial_prompt=PROMPTS.get(language),
+            suppress_tokens=self._suppressed,
         )
-        heard = " ".join(str(segment.text) for segment in segments)
-        return float(self._distance(letters(text), letters(heard)))
+        return " ".join(str(segment.text) for segment in segments)
 
 
 def letters(text: str) -> str:
@@ -124,3 +157,8 @@ def letters(text: str) -> str:
 
 def _bare(language: str) -> str:
     return language.split("-")[0].lower()
+
+
+def _is_number(token: str) -> bool:
+    """Whether a token of the model's vocabulary writes a number; its own signs are in angle brackets."""
+    return any(map(str.isdigit, token)) and not token.startswith("<|")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ def test_whisper_knows_spoken_words_from_others() -> None:
         half = speech[: len(speech) // 2]
         assert "heard otherwise" in str(ear.fault(text, "en-us", half, 24_000))
         assert "heard otherwise" in str(ear.fault(other, "en-us", speech, 24_000))
+    for numbers in (
+        "The train to the north leaves platform 7 at half past 9 in the evening.",
+        "Two hundred and fifty people came, and forty-five of them stayed until three in the morning.",
+    ):
+        speech = np.concatenate(list(engine.speak_stock(Request(numbers, "en-us"), "af_heart")))
+        assert ear.fault(numbers, "en-us", speech, 24_000) is None
+        assert ear.difference(numbers, "en-us", speech, 24_000) < 0.15
+        assert ear.fault(numbers, "en-us", speech[:24_000], 24_000) is not None
+    engine.close()
+    nothing = np.zeros(0, np.float32)
+    assert ear.difference(FOX, "en", nothing, 24_000) == 1.0
+    assert ear.difference(FOX, "en", np.full(48_000, np.nan, np.float32), 24_000) > 0.5
     silence = np.zeros(24_000, np.float32)
     assert ear.fault("Portez ce vieux whisky au juge blond.", "fr", silence, 24_000) is None, "English alone"
     assert ear.fault("0800 123 4567 is the number", "en", silence, 24_000) is None, "digits may be written"
@@ -76,3 +89,11 @@ def test_whisper_knows_spoken_words_from_others() -> None:
 def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelMissing, match="cannot be loaded"):
         Transcriber(VerifySettings("asr", str(tmp_path)))
+    with pytest.raises(ConfigError, match="no-such-size"):
+        Transcriber(VerifySettings("asr", "no-such-size"))
+
+
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faster_whisper", None)
+    with pytest.raises(ConfigError, match=r"faster_whisper.*pip install 'voicebus\[verify\]'"):
+        Transcriber(VerifySettings("asr"))
