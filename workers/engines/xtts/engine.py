@@ -63,7 +63,7 @@ class XttsEngine(Engine[Voice]):
         device = coqui.device(chosen.device)
         folder = weights.find(chosen)
         coqui.set_threads(chosen.threads)
-        network, config = weights.load(folder)
+        network, config = weights.load(folder, chosen)
         self._loaded = model = Model(network, config, device, self._dtype(device))
         self._speakers = weights.speakers(folder)
         if chosen.speaker:
@@ -71,7 +71,8 @@ class XttsEngine(Engine[Voice]):
         self.sample_rate = model.sample_rate
         self.languages = languages.available()
         self.batch = chosen.batch or (BATCH_ON_GPU if device.type == "cuda" else BATCH_ON_CPU)
-        type(self).version = f"1-{weights.fingerprint(folder)}"
+        # A fact of a class to most engines; here it depends on the files.
+        vars(self)["version"] = f"{self.version}-{weights.fingerprint(folder)}-{model.listening}"
         self._warm_up()
         log.info(
             "XTTS from %s on %s in %s, up to %d segments at once", folder, device, model.dtype, self.batch
@@ -182,23 +183,26 @@ class XttsEngine(Engine[Voice]):
             "tokens": self._tokens,
         }
         if self._loaded is not None and self._loaded.device.type == "cuda":
-            figures["device_bytes"] = int(coqui.torch().cuda.memory_allocated(self._loaded.device))
+            figures["device_bytes"] = int(coqui.torch().cuda.memory_reserved(self._loaded.device))
         return figures
 
     def close(self) -> None:
         """Let go of the network."""
+        on_gpu = self._loaded is not None and self._loaded.device.type == "cuda"
         self._loaded = None
         self._speakers = {}
+        if on_gpu:
+            coqui.torch().cuda.empty_cache()
 
     def _decode(self, batch: Batch) -> Iterator[Part]:
         tapes = {line.place: Tape(self.model, line) for line in batch.lines}
-        chunk = self._settings.stream_chunk_size
         while batch.lines:
             batch.step()
             staying: list[Line] = []
             for line in batch.lines:
                 tape = tapes[line.place]
-                streamed = line.row.request.streamed and len(line.tokens) - tape.tokens >= chunk
+                unheard = len(line.tokens) - tape.tokens
+                streamed = line.row.request.streamed and unheard >= line.way.stream_chunk_size
                 if line.ended or streamed:
                     for samples in tape.play():
                         yield line.place, _sound(samples)

@@ -6,9 +6,12 @@ packages of their own; where these are missing the language is not offered, rath
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 MAX_CHARS: Final[Mapping[str, int]] = {
     "en": 250,
@@ -39,11 +42,14 @@ NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 def available() -> tuple[str, ...]:
     """The languages whose packages are installed; English is always the first."""
-    return tuple(
-        language
-        for language in MAX_CHARS
-        if all(find_spec(package) is not None for package in NEEDS.get(language, ()))
-    )
+    found: list[str] = []
+    for language in MAX_CHARS:
+        lacking = [package for package in NEEDS.get(language, ()) if find_spec(package) is None]
+        if lacking:
+            log.warning("xtts does not offer %s: not installed: %s", language, ", ".join(lacking))
+        else:
+            found.append(language)
+    return tuple(found)
 
 
 def max_chars(language: str) -> int:

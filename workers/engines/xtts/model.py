@@ -97,6 +97,13 @@ class Model:
             )
         return Voice(latents, embedding)
 
+    @property
+    def listening(self) -> str:
+        """All that the latents of a recording depend on besides the weights, in a few characters."""
+        config = self.config
+        lengths = (config.max_ref_len, config.gpt_cond_len, config.gpt_cond_chunk_len)
+        return "-".join(str(int(value)) for value in (*lengths, config.sound_norm_refs))
+
     def voice(self, latents: Any, embedding: Any) -> Voice:
         """A voice from its arrays or tensors; raises `ValueError` where they are another model's."""
         parts = [self.torch.as_tensor(part).float() for part in (latents, embedding)]

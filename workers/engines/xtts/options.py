@@ -1,4 +1,4 @@
-"""How a segment is sampled: the options of a request, and the defaults that the settings give them.
+"""How a segment is spoken: the options of a request, and the defaults that the settings give them.
 
 What is out of range is refused by name before anything is spoken: coqui's own code would take it and answer
 with noise, or with an error in the middle of a batch that others are in too.
@@ -31,6 +31,8 @@ class Sampling:
     "False takes the likeliest token always, whatever the temperature, top_k and top_p."
     seed: int = 0
     "The same seed, text and voice give the same speech."
+    stream_chunk_size: int = 20
+    "Audio tokens, of 21.5 a second, that a part of a stream is made of."
 
 
 RANGES: Final[Mapping[str, tuple[float, float]]] = {
@@ -40,8 +42,9 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "top_k": (0, 1000),
     "top_p": (0.01, 1),
     "seed": (0, SEEDS - 1),
+    "stream_chunk_size": (5, 200),
 }
-WHOLE: Final = frozenset({"top_k", "seed"})
+WHOLE: Final = frozenset({"top_k", "seed", "stream_chunk_size"})
 NAMES: Final = tuple(field.name for field in fields(Sampling))
 
 

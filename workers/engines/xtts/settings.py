@@ -17,8 +17,10 @@ MAX_AUDIO_TOKENS: Final = 602
 NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
     "threads": (1, 64),
     "batch": (1, 64),
-    "stream_chunk_size": (5, 200),
     "max_tokens": (10, MAX_AUDIO_TOKENS),
+    "max_ref_length": (1, 600),
+    "gpt_cond_len": (1, 600),
+    "gpt_cond_chunk_len": (1, 60),
 }
 OTHERS: Final = ("model_dir", "accept_cpml", "device", "precision", "speaker")
 
@@ -46,10 +48,14 @@ class Settings:
     "Of the language model; auto is float16 on a GPU. The vocoder is float32 always."
     batch: int | None = None
     "None is what suits the device."
-    stream_chunk_size: int = 20
-    "Audio tokens, of 21.5 a second, that a part of a stream is made of."
     max_tokens: int = MAX_AUDIO_TOKENS
     "Most audio tokens of one segment."
+    max_ref_length: int | None = None
+    "Seconds of a recording that are listened to; None, here and below, is what the checkpoint says."
+    gpt_cond_len: int | None = None
+    "Seconds of these from which the manner of speaking is learnt."
+    gpt_cond_chunk_len: int | None = None
+    "Seconds that are looked at in one piece for that."
     speaker: str = ""
     "The stock voice that is meant where none is named; empty for the first."
     sampling: Sampling = field(default_factory=Sampling)
@@ -69,8 +75,10 @@ class Settings:
             threads=_whole("threads", settings.get("threads")) or _cores(),
             precision=_word("precision", settings.get("precision") or "auto", PRECISIONS),
             batch=_whole("batch", settings.get("batch")),
-            stream_chunk_size=_whole("stream_chunk_size", settings.get("stream_chunk_size")) or 20,
             max_tokens=_whole("max_tokens", settings.get("max_tokens")) or MAX_AUDIO_TOKENS,
+            max_ref_length=_whole("max_ref_length", settings.get("max_ref_length")),
+            gpt_cond_len=_whole("gpt_cond_len", settings.get("gpt_cond_len")),
+            gpt_cond_chunk_len=_whole("gpt_cond_chunk_len", settings.get("gpt_cond_chunk_len")),
             speaker=str(settings.get("speaker") or ""),
             sampling=sampling(
                 {name: _typed(name, settings[name]) for name in NAMES if name in settings}, error=ConfigError

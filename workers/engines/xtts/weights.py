@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from ....common.errors import BusError, ModelMissing
+from ....common.errors import BusError, ConfigError, ModelMissing
 from ....common.models import models_dir
 from .. import coqui
 from .settings import Settings
@@ -77,8 +77,8 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def load(folder: Path) -> tuple[Any, Any]:
-    """Return coqui's model, in float32 on the CPU, and its configuration."""
+def load(folder: Path, settings: Settings | None = None) -> tuple[Any, Any]:
+    """Return coqui's model, in float32 on the CPU, and its configuration with the settings in it."""
     config = coqui.module("TTS.tts.configs.xtts_config").XttsConfig()
     xtts = coqui.module("TTS.tts.models.xtts")
     tokenizer = coqui.module("TTS.tts.layers.xtts.tokenizer")
@@ -93,6 +93,7 @@ def load(folder: Path) -> tuple[Any, Any]:
         model.tokenizer = text
     except Exception as error:  # json, coqpit, tokenizers and torch each have errors of their own
         raise ModelMissing(f"{CONFIG} or {VOCABULARY} in {folder} is damaged: {error}") from error
+    _listen_as_told(config, settings or Settings())
     # The first release's checkpoint has its configuration in it, as an object that coqui itself vouches for.
     vouched = getattr(xtts, "_legacy_safe_globals", nullcontext)
     with vouched():
@@ -104,6 +105,17 @@ def load(folder: Path) -> tuple[Any, Any]:
             f"{MODEL} in {folder} does not fit its {CONFIG}: {str(error).splitlines()[0]}"
         ) from error
     return model, config
+
+
+def _listen_as_told(config: Any, settings: Settings) -> None:
+    config.max_ref_len = settings.max_ref_length or config.max_ref_len
+    config.gpt_cond_len = settings.gpt_cond_len or config.gpt_cond_len
+    config.gpt_cond_chunk_len = settings.gpt_cond_chunk_len or config.gpt_cond_chunk_len
+    if config.gpt_cond_chunk_len > config.gpt_cond_len:
+        raise ConfigError(
+            f"xtts: gpt_cond_chunk_len must be at most gpt_cond_len, which is {config.gpt_cond_len}, "
+            f"not {config.gpt_cond_chunk_len}"
+        )
 
 
 def speakers(folder: Path) -> dict[str, dict[str, Any]]:
@@ -154,10 +166,10 @@ def _fetched() -> Path:
 @contextmanager
 def _agreed(home: Path) -> Generator[None, None, None]:
     """For one call: the agreement that the operator has given, and the hub's cache inside our own."""
-    before = os.environ.get("COQUI_TOS_AGREED")
-    os.environ["COQUI_TOS_AGREED"] = "1"
     constants: Any = coqui.module("huggingface_hub.constants")
     cache = constants.HF_HUB_CACHE
+    before = os.environ.get("COQUI_TOS_AGREED")
+    os.environ["COQUI_TOS_AGREED"] = "1"
     constants.HF_HUB_CACHE = str(home / "hub")
     try:
         yield

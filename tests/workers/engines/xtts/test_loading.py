@@ -14,7 +14,7 @@ import pytest
 
 from tests.workers.engines.xtts.hub import serving
 from voicebus.common.errors import ConfigError, ModelMissing
-from voicebus.workers.engine import Request, Row
+from voicebus.workers.engine import Reference, Request, Row
 from voicebus.workers.engines import coqui
 from voicebus.workers.engines.xtts import weights
 from voicebus.workers.engines.xtts.engine import XttsEngine
@@ -184,5 +184,29 @@ def test_without_stock_voices_one_must_be_named(checkpoint: Path, tmp_path: Path
 
 
 def test_the_version_follows_the_weights(engine: XttsEngine, checkpoint: Path) -> None:
-    assert engine.version == f"1-{weights.fingerprint(checkpoint)}"
+    assert engine.version == f"1-{weights.fingerprint(checkpoint)}-{engine.model.listening}"
+    assert XttsEngine().version == "1"
     assert Settings.read({"model_dir": "~/x"}).model_dir == Path.home() / "x"
+
+
+def test_the_version_follows_how_recordings_are_listened_to(engine: XttsEngine, checkpoint: Path) -> None:
+    settings = {"model_dir": str(checkpoint), "device": "cpu", "threads": 1, "batch": 1}
+    brief = XttsEngine()
+    brief.load({**settings, "max_ref_length": 5, "gpt_cond_len": 3, "gpt_cond_chunk_len": 3})
+    assert brief.version != engine.version
+    sound = np.random.default_rng(1).normal(0, 0.1, 24_000 * 12).astype(np.float32)
+    heard, cut = (Reference("me", samples, 24_000, "1" * 64) for samples in (sound, sound[: 24_000 * 5]))
+    brief_pack, cut_pack, full_pack = (
+        brief.pack(brief.voice(heard)),
+        brief.pack(brief.voice(cut)),
+        engine.pack(engine.voice(heard)),
+    )
+    assert brief_pack is not None
+    assert cut_pack is not None
+    assert full_pack is not None
+    for part, tail in (("latents", 1e-3), ("embedding", 1e-3)):
+        assert np.abs(brief_pack[part] - cut_pack[part]).max() < tail
+        assert np.abs(brief_pack[part] - full_pack[part]).max() > 0
+    brief.close()
+    with pytest.raises(ConfigError, match="at most gpt_cond_len, which is 3"):
+        XttsEngine().load({**settings, "gpt_cond_len": 3, "gpt_cond_chunk_len": 4})

@@ -19,9 +19,9 @@ from voicebus.workers.engines.xtts.settings import Settings
 def test_what_nobody_set_is_as_coqui_has_it() -> None:
     settings = Settings.read({})
     assert (settings.device, settings.precision, settings.batch) == ("auto", "auto", None)
-    assert (settings.stream_chunk_size, settings.max_tokens, settings.accept_cpml) == (20, 602, False)
+    assert (settings.max_tokens, settings.accept_cpml) == (602, False)
     assert settings.threads >= 1
-    assert settings.sampling == Sampling(0.75, 1.0, 10.0, 50, 0.85, True, 0)
+    assert settings.sampling == Sampling(0.75, 1.0, 10.0, 50, 0.85, True, 0, 20)
 
 
 def test_settings_are_taken_as_they_come_from_yaml_or_from_a_command_line() -> None:
@@ -45,6 +45,9 @@ def test_settings_are_taken_as_they_come_from_yaml_or_from_a_command_line() -> N
         ({"threads": "many"}, "from 1 to 64"),
         ({"stream_chunk_size": 4}, "from 5 to 200"),
         ({"max_tokens": 603}, "from 10 to 602"),
+        ({"max_ref_length": 0}, "from 1 to 600"),
+        ({"gpt_cond_len": 601}, "from 1 to 600"),
+        ({"gpt_cond_chunk_len": 1.5}, "from 1 to 60"),
         ({"precision": "int8"}, "auto, float32, float16, bfloat16"),
         ({"accept_cpml": "maybe"}, "true or false"),
         ({"temperature": 3}, "from 0.01 to 2"),
@@ -71,6 +74,9 @@ def test_a_wrong_setting_is_named_with_its_range(settings: dict[str, Any], named
         ({"top_p": True}, "from 0.01 to 1"),
         ({"do_sample": 1}, "true or false"),
         ({"seed": 2**32}, "from 0 to 4294967295"),
+        ({"stream_chunk_size": 201}, "a whole number from 5 to 200"),
+        ({"num_beams": 4}, "no option 'num_beams'"),
+        ({"enable_text_splitting": True}, "no option 'enable_text_splitting'"),
     ],
 )
 def test_a_wrong_option_is_named_with_its_range(options: dict[str, Any], named: str) -> None:
