@@ -146,6 +146,12 @@ class ToneEngine(Engine[Timbre]):
         strengths = [1.0] + [byte / 255 / order for order, byte in enumerate(digest, 2)]
         return Timbre(tuple(strength / sum(strengths) for strength in strengths))
 
+    def stock_voice(self, name: str = "") -> Timbre:
+        """A bare sine; it has no name."""
+        if name:
+            raise ConfigError(f"tone has no voice {name!r} of its own, only one without a name")
+        return Timbre((1.0,))
+
     def pack(self, voice: Timbre) -> Mapping[str, np.ndarray[Any, Any]]:
         """One array, `overtones` float64 [overtones]."""
         return {"overtones": np.array(voice.overtones)}

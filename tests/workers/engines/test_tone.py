@@ -114,3 +114,10 @@ def test_crash_on_ends_the_process() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (run.stdout.strip(), run.returncode) == ("1", CRASH_EXIT_CODE)
+
+
+def test_its_own_voice_is_a_bare_sine() -> None:
+    engine = loaded()
+    assert engine.stock_voice().overtones == (1.0,)
+    with pytest.raises(ConfigError, match="no voice 'bell'"):
+        engine.stock_voice("bell")
