@@ -1,4 +1,4 @@
-"""The engine in a worker of a real bus: jobs of several clients at once, in several languages."""
+"""The engine in a worker of a real bus: several jobs at once, in several languages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ JOBS = (
 )
 
 
-def test_several_clients_jobs_are_spoken_at_once(checkpoint: Path) -> None:
+def test_several_jobs_are_spoken_at_once(checkpoint: Path) -> None:
     settings: dict[str, Any] = {"model_dir": str(checkpoint), "threads": 1, "batch": 4}
     with (
         Bus({"xtts": 1}, settings=settings, ready_timeout_s=300) as bus,
@@ -32,6 +32,5 @@ def test_several_clients_jobs_are_spoken_at_once(checkpoint: Path) -> None:
         spoken = [job.result() for job in going]
         status = client.status()["engines"]["xtts"]
     assert all(speech.samples.size > 1000 for speech in spoken)
-    assert all(speech.sample_rate == 24_000 for speech in spoken)
     assert status["slots"] == 4
     assert status["version"] == f"1-{weights.fingerprint(checkpoint)}"
