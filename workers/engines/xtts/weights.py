@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,8 @@ MODEL: Final = "model.pth"
 SPEAKERS: Final = "speakers_xtts.pth"
 """Voices that come with the model; a folder of one's own may lack it."""
 REQUIRED: Final = (CONFIG, VOCABULARY, MODEL)
+FETCHED: Final = (*REQUIRED, SPEAKERS)
+"""What a whole download has: where the server is gone, its client gives out what came before it broke off."""
 COQUI_NAME: Final = "tts_models/multilingual/multi-dataset/xtts_v2"
 LICENCE: Final = "Coqui Public Model License (CPML, non-commercial: https://tts-hub.github.io/cpml)"
 TRAINING_KEYS: Final = ("torch_mel_spectrogram_style_encoder", "torch_mel_spectrogram_dvae", "dvae")
@@ -60,9 +62,9 @@ def find(settings: Settings) -> Path:
     return _fetched()
 
 
-def missing(folder: Path) -> list[str]:
+def missing(folder: Path, needed: Sequence[str] = REQUIRED) -> list[str]:
     """Names of the files that this folder should have and has not."""
-    return [name for name in REQUIRED if not (folder / name).is_file()]
+    return [name for name in needed if not (folder / name).is_file()]
 
 
 def fingerprint(folder: Path) -> str:
@@ -143,7 +145,7 @@ def _fetched() -> Path:
     note = home / "folder"
     if note.is_file():
         folder = Path(note.read_text("utf-8").strip())
-        if not missing(folder):
+        if not missing(folder, FETCHED):
             return folder
     log.info("fetching XTTS-v2 into %s; the operator has agreed to the %s", home, LICENCE)
     try:
@@ -156,9 +158,9 @@ def _fetched() -> Path:
     except Exception as error:  # the hub's client raises dozens of kinds
         raise ModelMissing(f"XTTS-v2 could not be fetched: {type(error).__name__}: {error}") from error
     folder = Path(found) if Path(found).is_dir() else Path(found).parent
-    lacking = missing(folder)
+    lacking = missing(folder, FETCHED)
     if lacking:
-        raise ModelMissing(f"what was fetched to {folder} lacks {', '.join(lacking)}")
+        raise ModelMissing(f"what was fetched to {folder} lacks {', '.join(lacking)}: start the worker again")
     note.write_text(f"{folder}\n", "utf-8")
     return folder
 

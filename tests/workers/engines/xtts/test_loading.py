@@ -90,6 +90,21 @@ def test_a_server_that_lacks_the_files_is_told_of(tmp_path: Path) -> None:
     assert said.startswith("model_missing: XTTS-v2 could not be fetched")
 
 
+@pytest.mark.parametrize("name", ["model.pth", "speakers_xtts.pth"])
+def test_what_broke_off_is_not_taken_for_whole_and_can_be_fetched_again(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    with serving(checkpoint) as hub:
+        hub.broken = name
+        said = fetch(tmp_path, hub.url, agreed=True)[0]
+        assert said.startswith("model_missing: XTTS-v2 could not be fetched")
+    gone = fetch(tmp_path, hub.url, agreed=True)[0]
+    assert gone.startswith("model_missing:")
+    with serving(checkpoint) as hub:
+        folder = Path(fetch(tmp_path, hub.url, agreed=True)[0])
+    assert (folder / name).read_bytes() == (checkpoint / name).read_bytes()
+
+
 class Trap:
     """What a checkpoint by somebody with bad intentions holds."""
 
