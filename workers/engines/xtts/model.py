@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ....common.errors import BadRequest
+from ....common.errors import TextTooLong
 from ...engine import Samples
 from .. import coqui
 
@@ -119,10 +119,10 @@ class Model:
         return len(self._tokenise(text, language)) <= self.max_text_tokens
 
     def encode(self, text: str, language: str) -> list[int]:
-        """The tokens of a text. Raises `BadRequest` where there are too many for the model."""
+        """The tokens of a text. Raises `TextTooLong` where there are too many for the model."""
         tokens = self._tokenise(text, language)
         if len(tokens) > self.max_text_tokens:
-            raise BadRequest(
+            raise TextTooLong(
                 f"xtts: this segment is {len(tokens)} text tokens, above the model's {self.max_text_tokens}: "
                 f"send shorter sentences ({text[:40]}…)"
             )

@@ -33,4 +33,4 @@ def test_several_jobs_are_spoken_at_once(checkpoint: Path) -> None:
         status = client.status()["engines"]["xtts"]
     assert all(speech.samples.size > 1000 for speech in spoken)
     assert status["slots"] == 4
-    assert status["version"] == f"1-{weights.fingerprint(checkpoint)}"
+    assert status["version"].startswith(f"1-{weights.fingerprint(checkpoint)}-")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voicebus.common.errors import BadRequest, ConfigError
+from voicebus.common.errors import BadRequest, ConfigError, TextTooLong
 from voicebus.workers.engine import Reference, Request, Row, Samples
 from voicebus.workers.engines import coqui
 from voicebus.workers.engines.xtts.engine import XttsEngine
@@ -227,7 +227,7 @@ def test_a_segment_of_too_many_tokens_is_cut_or_refused(engine: XttsEngine) -> N
     assert "".join("".join(segments).split()) == "".join(text.split())
     assert len(segments) > 2
     assert all(engine.model.fits(segment, "en") for segment in segments)
-    with pytest.raises(BadRequest, match="401"):
+    with pytest.raises(TextTooLong, match="401"):
         list(engine.speak(Request(text, "en"), engine.stock_voice()))
 
 
