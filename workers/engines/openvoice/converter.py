@@ -74,9 +74,9 @@ class Converter:
         "The weights' SHA-256, shortened: tone colours of other weights mean nothing to these."
 
     def tone(self, samples: Samples) -> FloatArray:
-        """Hear who speaks: tone colour [1, 256, 1] of audio at `rate_hz`."""
+        """Hear who speaks: tone colour [1, 256, 1] of at least half a second of audio at `rate_hz`."""
         with self._torch.inference_mode():
-            tone, _ = self._model.extract_se(self._tensor(self._filled(samples)))
+            tone, _ = self._model.extract_se(self._tensor(samples))
         return np.asarray(tone.cpu().float().numpy(), np.float32)
 
     def convert(self, samples: Samples, source: FloatArray, target: FloatArray, seed: int = 0) -> Samples:

@@ -32,6 +32,11 @@ def make(folder: Path) -> Path:
     config = coqui.module("TTS.vc.configs.openvoice_config").OpenVoiceConfig()
     torch.manual_seed(5)
     model = coqui.module("TTS.vc.models.openvoice").OpenVoice(config)
+    with torch.no_grad():
+        # Fresh flows are the identity: no voice would change anything.
+        for name, weights in model.named_parameters():
+            if ".post." in name:
+                torch.nn.init.normal_(weights, std=0.5)
     torch.save({"model": model.state_dict()}, folder / "checkpoint.pth")
     return folder
 
