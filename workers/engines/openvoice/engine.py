@@ -98,7 +98,7 @@ class OpenVoiceEngine(Engine[FloatArray]):
     def speak(self, request: Request, voice: FloatArray) -> Iterator[Samples]:
         """Speak one segment, some seconds at a time; each take draws the converter's noise anew."""
         state, source = self._source(request.language)
-        pieces = Pieces(self.base.sample_rate)
+        pieces = Pieces(self.base.sample_rate, streamed=request.streamed)
         given = 0
         spoken = iter(self.base.speak(request, state))
         try:

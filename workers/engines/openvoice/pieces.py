@@ -15,10 +15,12 @@ import numpy as np
 
 from ...engine import Samples
 
-LEAST_S: Final = 3.0
-"A shorter piece is made only of speech that ends."
 MOST_S: Final = 8.0
 "A job can be stopped only between pieces, and a CPU may take as long for one as it lasts."
+FIRST_MOST_S: Final = 2.5
+"For a listener, who waits for the first piece; each may be twice as long as the one that plays meanwhile."
+LEAST: Final = 0.4
+"Of the most: a shorter piece is made only of speech that ends."
 CONTEXT_S: Final = 0.5
 _WINDOW_S: Final = 0.04
 
@@ -36,8 +38,9 @@ class Piece:
 class Pieces:
     """Takes parts of one segment at `rate_hz`, gives pieces whose wanted samples are the parts' in order."""
 
-    def __init__(self, rate_hz: int) -> None:
+    def __init__(self, rate_hz: int, *, streamed: bool = False) -> None:
         self._rate_hz = rate_hz
+        self._most_s = FIRST_MOST_S if streamed else MOST_S
         self._before = np.zeros(0, np.float32)
         "What was given last, as context."
         self._waiting = np.zeros(0, np.float32)
@@ -52,8 +55,9 @@ class Pieces:
         self._waiting = np.concatenate([self._waiting, np.asarray(samples, np.float32)])
         found: list[Piece] = []
         context = round(CONTEXT_S * self._rate_hz)
-        while len(self._waiting) > round(MOST_S * self._rate_hz) + context:
+        while len(self._waiting) > round(self._most_s * self._rate_hz) + context:
             found.append(self._cut(self._quietest(), context))
+            self._most_s = min(MOST_S, 2 * self._most_s)
         return found
 
     def end(self) -> list[Piece]:
@@ -73,7 +77,7 @@ class Pieces:
     def _quietest(self) -> int:
         """Where to cut: the middle of the quietest 40 ms between the least and the most."""
         window = max(1, round(_WINDOW_S * self._rate_hz))
-        first, last = round(LEAST_S * self._rate_hz), round(MOST_S * self._rate_hz)
+        first, last = round(LEAST * self._most_s * self._rate_hz), round(self._most_s * self._rate_hz)
         energy = np.concatenate([[0.0], np.cumsum(np.square(self._waiting[first:last], dtype=np.float64))])
         sums = energy[window:] - energy[:-window]
         return first + int(np.argmin(sums)) + window // 2

@@ -101,11 +101,15 @@ def wanted(pieces: list[Piece]) -> np.ndarray:
     )
 
 
-@given(st.lists(st.tuples(st.integers(0, 9000), st.booleans()), max_size=8), st.integers(0, 99))
-def test_pieces_are_all_of_the_speech_in_order(parts: list[tuple[int, bool]], seed: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 9000), st.booleans()), max_size=8), st.integers(0, 99), st.booleans()
+)
+def test_pieces_are_all_of_the_speech_in_order(
+    parts: list[tuple[int, bool]], seed: int, streamed: bool
+) -> None:
     chance = np.random.default_rng(seed)
     fed = [(chance.standard_normal(size) * loud).astype(np.float32) for size, loud in parts]
-    cutter = Pieces(RATE_HZ)
+    cutter = Pieces(RATE_HZ, streamed=streamed)
     found = [piece for part in fed for piece in cutter.feed(part)] + cutter.end()
     np.testing.assert_array_equal(wanted(found), np.concatenate([np.zeros(0, np.float32), *fed]))
     assert cutter.end() == []
@@ -126,6 +130,15 @@ def test_long_speech_is_cut_where_it_is_quiet_and_with_its_surroundings() -> Non
     np.testing.assert_array_equal(first.samples, speech[: first.stop + 500])
     np.testing.assert_array_equal(rest.samples, speech[first.stop - 500 :])
     assert rest.start == 500
+
+
+def test_a_listener_gets_a_short_piece_first_and_then_longer_ones() -> None:
+    cutter = Pieces(RATE_HZ, streamed=True)
+    noise = np.random.default_rng(3).standard_normal(3 * RATE_HZ).astype(np.float32)
+    lengths = [piece.stop - piece.start for _ in range(9) for piece in cutter.feed(noise)]
+    assert 1000 <= lengths[0] <= 2500
+    assert 2000 <= lengths[1] <= 5000
+    assert all(3200 <= length <= 8000 for length in lengths[2:])
 
 
 def test_pure_silence_is_passed_over_and_parts_what_is_spoken() -> None:
