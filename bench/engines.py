@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -40,7 +40,8 @@ from voicebus.workers.engine import Engine, Reference, Request, Row
 from voicebus.workers.registry import create
 
 from . import machine
-from .processes import CACHE, ROOT, load_average
+from .interactive import family
+from .processes import CACHE, ROOT, cpu_ns, load_average, until
 from .tables import spread
 
 PAGE: Final = Path(__file__).with_suffix(".md")
@@ -78,6 +79,8 @@ class Cell:
     pairs: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     audio_s: float = 0.0
     "What is spoken each time."
+    processor: list[float] = field(default_factory=list[float])
+    "Processor time over the bus by that alone, everybody's who took part, pair by pair."
     outside_s: list[float] = field(default_factory=list[float])
     "Of each time over the bus, what the engine's process did not spend; known where there is one."
 
@@ -92,8 +95,25 @@ class Cell:
             "direct_rate": direct,
             "bus_rate": bus,
             "ratio": [bussed / alone for alone, bussed in self.pairs],
+            "processor": self.processor,
             "outside_ms": [1000 * seconds for seconds in self.outside_s],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What speaking something took."""
+
+    seconds: float
+    audio_s: float
+    processor_ns: int
+    engine_s: float = 0.0
+    "As the engine processes on the bus say it themselves."
+
+
+def used_ns(pids: Iterable[int]) -> int:
+    """Processor time of some processes and of this one."""
+    return time.process_time_ns() + sum(map(cpu_ns, pids))
 
 
 # ---- the engine alone
@@ -149,9 +169,10 @@ class Direct:
             process.terminate()
             process.join()
 
-    def speak(self, groups: Sequence[Sequence[str]]) -> tuple[float, float]:
-        """Speak groups of texts, each by whichever process is free; seconds taken, and of audio."""
-        begun, audio_s = time.perf_counter(), 0.0
+    def speak(self, groups: Sequence[Sequence[str]]) -> Taken:
+        """Speak groups of texts, each by whichever process is free."""
+        pids = [process.pid for process in self._processes]
+        used, begun, audio_s = used_ns(pids), time.perf_counter(), 0.0
         left = [list(group) for group in groups]
         free, busy = list(self._pipes), set[Connection]()
         while left or busy:
@@ -164,21 +185,31 @@ class Direct:
                 audio_s += pipe.recv()
                 busy.remove(pipe)
                 free.append(pipe)
-        return time.perf_counter() - begun, audio_s
+        return Taken(time.perf_counter() - begun, audio_s, used_ns(pids) - used)
 
 
 # ---- the same over the bus
 
 
-def over_bus(client: Client, engine: str, texts: Sequence[str]) -> tuple[float, float, float]:
-    """Speak texts at once; seconds taken, of audio, and of the engine processes. Raises `BusError`."""
-    begun, audio_s, engine_s = time.perf_counter(), 0.0, 0.0
+def over_bus(client: Client, engine: str, texts: Sequence[str], pids: Sequence[int]) -> Taken:
+    """Speak texts at once, on a bus of these processes. Raises `BusError`."""
+    used, begun, audio_s, engine_s = used_ns(pids), time.perf_counter(), 0.0, 0.0
     for result in client.map(texts, engine=engine, voice=VOICE, language=LANGUAGE, window=len(texts)):
         if result.speech is None:
             raise result.error or RuntimeError("a result without speech and without an error")
         audio_s += result.speech.duration_s
         engine_s += result.speech.engine_s
-    return time.perf_counter() - begun, audio_s, engine_s
+    return Taken(time.perf_counter() - begun, audio_s, used_ns(pids) - used, engine_s)
+
+
+def calls_of(client: Client, rows: int) -> int:
+    """In how many calls the worker's engine has spoken so many rows, once the broker knows of all."""
+
+    def stats() -> Mapping[str, Any]:
+        return client.status()["workers"][0]["stats"]
+
+    until(lambda: stats().get("rows_spoken") == rows, LOAD_S, f"word of {rows} rows")
+    return int(stats()["generate_calls"])
 
 
 def measure(
@@ -187,10 +218,11 @@ def measure(
     slots: int,
     rounds: int,
     host: Mapping[str, Any] | None = None,
+    look: Callable[[Client], None] = lambda _: None,
 ) -> None:
     """Fill cells of one engine and one number of slots: groups of texts that are spoken together.
 
-    `host`: settings that the engine has only on the bus.
+    `host`: settings that the engine has only on the bus. `look` is called at the end.
     """
     engine = next(iter(cells)).engine
     with ExitStack() as stack:
@@ -205,44 +237,50 @@ def measure(
             )
         )
         client = stack.enter_context(Client(bus.frontend))
+        children = [child for child in (bus.broker, *bus.workers) if child is not None]
+        pids = [pid for child in children for pid in family(child.pid)]
         for turn in range(rounds + 1):
             for cell, groups in cells.items():
-                _pair(cell, groups, direct, client, bus_first=turn % 2 == 1, kept=turn > 0, slots=slots)
+                texts = [text for group in groups for text in group]
+                bussed = over_bus(client, engine, texts, pids) if turn % 2 else None
+                alone = direct.speak(groups)
+                bussed = bussed or over_bus(client, engine, texts, pids)
+                _keep(cell, alone, bussed, texts=len(texts), slots=slots, kept=turn > 0)
+        look(client)
 
 
-def _pair(
-    cell: Cell,
-    groups: Sequence[Sequence[str]],
-    direct: Direct,
-    client: Client,
-    *,
-    bus_first: bool,
-    kept: bool,
-    slots: int,
-) -> None:
-    texts = [text for group in groups for text in group]
-    spoken = over_bus(client, cell.engine, texts) if bus_first else None
-    alone_s, audio_s = direct.speak(groups)
-    bussed_s, bussed_audio_s, engine_s = spoken or over_bus(client, cell.engine, texts)
-    if abs(audio_s - bussed_audio_s) > SAME_S * len(texts):
+def _keep(cell: Cell, alone: Taken, bussed: Taken, *, texts: int, slots: int, kept: bool) -> None:
+    if abs(alone.audio_s - bussed.audio_s) > SAME_S * texts:
         raise RuntimeError(
-            f"{cell.engine}, {cell.form}: {audio_s:.3f} s of audio alone, {bussed_audio_s:.3f} s over the bus"
+            f"{cell.engine}, {cell.form}: {alone.audio_s:.3f} s of audio alone, "
+            f"{bussed.audio_s:.3f} s over the bus"
         )
     if kept:  # the first turn warms both up, and learns the voice
-        cell.audio_s = audio_s
-        cell.pairs.append((alone_s, bussed_s))
+        cell.audio_s = alone.audio_s
+        cell.pairs.append((alone.seconds, bussed.seconds))
+        cell.processor.append(bussed.processor_ns / alone.processor_ns)
         if slots == 1:
-            cell.outside_s.append(bussed_s - engine_s)
+            cell.outside_s.append(bussed.seconds - bussed.engine_s)
 
 
-def measure_xtts(folder: Path, rows: Sequence[int], rounds: int, tokens: int, threads: int) -> list[Cell]:
-    """Batches of one call each."""
+def measure_xtts(
+    folder: Path, rows: Sequence[int], rounds: int, tokens: int, threads: int
+) -> tuple[list[Cell], str]:
+    """Batches that are to be one call each; also a sentence on whether they were."""
     cells = [Cell("xtts", f"{count} at once") for count in rows]
     settings = {"model_dir": str(folder), "max_tokens": tokens, "threads": threads, "batch": max(2, *rows)}
     groups = {cell: [TEXTS[:count]] for cell, count in zip(cells, rows, strict=True)}
+    turns, calls = rounds + 1, list[int]()
     # Random weights babble: the host would find most of it faulty, and have it said twice.
-    measure(groups, settings, 1, rounds, host={"self_check": False})
-    return cells
+    measure(
+        groups,
+        settings,
+        1,
+        rounds,
+        host={"self_check": False},
+        look=lambda client: calls.append(calls_of(client, turns * sum(rows))),
+    )
+    return cells, f"{turns * len(rows)} batches were sent over the bus, and spoken in {calls[0]} calls."
 
 
 def measure_kokoro(slots: int, rounds: int, threads: int) -> list[Cell]:
@@ -284,17 +322,18 @@ def page(found: Mapping[str, Any]) -> str:
         "sound is in Kokoro's figures; at the babble of random weights it is off.",
         "",
         "| engine | | audio s a round | audio s per s, alone | over the bus | over the bus by alone | budget "
-        "| | outside the engine, ms |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | processor time over the bus by alone | outside the engine, ms |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in found["rows"]:
         middle = statistics.median(row["ratio"])
         lines.append(
             f"| {row['engine']} | {row['form']} | {row['audio_s']:.1f} | {spread(row['direct_rate'], '.3f')} "
             f"| {spread(row['bus_rate'], '.3f')} | {spread(row['ratio'], '.3f')} | ≤ {BUDGET:g} "
-            f"| {'kept' if middle <= BUDGET else '**missed**'} | {spread(row['outside_ms'], '.1f')} |"
+            f"| {'kept' if middle <= BUDGET else '**missed**'} | {spread(row['processor'], '.3f')} "
+            f"| {spread(row['outside_ms'], '.1f')} |"
         )
-    lines += [f"\n- left out: {reason}" for reason in found["skipped"]]
+    lines += [f"\n{sentence}" for sentence in found["notes"]]
     return "\n".join(lines) + "\n"
 
 
@@ -320,16 +359,18 @@ def main(
     """Print the figures and keep them."""
     before = load_average()
     cells: list[Cell] = []
-    skipped: list[str] = []
+    notes: list[str] = []
     for engine in engines:
         try:
             if engine == "xtts":
-                cells += measure_xtts(folder or full_xtts(), rows, rounds, tokens, threads)
+                measured, note = measure_xtts(folder or full_xtts(), rows, rounds, tokens, threads)
+                cells += measured
+                notes.append(note)
             else:
                 for slots in SLOTS:
                     cells += measure_kokoro(slots, rounds, threads)
         except BusError as error:
-            skipped.append(f"{engine}: {error}")
+            notes.append(f"Left out: {engine}: {error}")
     text = page(
         {
             "command": " ".join(["python -m bench.engines", *sys.argv[1:]]),
@@ -340,7 +381,7 @@ def main(
             "threads": threads,
             "xtts": XTTS if folder is None else f"the checkpoint in {folder}",
             "rows": [cell.row() for cell in cells],
-            "skipped": skipped,
+            "notes": notes,
         }
     )
     click.echo(text)
