@@ -2,8 +2,8 @@
 
 It needs no model and no voice, speaks any language, and behaves as badly as asked: it can take the time a
 large model takes (`realtime_factor`), speak several jobs together as one does (`batch`), die in the middle
-of a job (`crash_on`), hang (`hang_on`) and fill its memory (`gorge_on`). A character's pitch follows from the character, the timbre from the voice, so that tests can tell by ear or
-by spectrum what was spoken by whom.
+of a job (`crash_on`), hang (`hang_on`) and fill its memory (`gorge_on`). A character's pitch follows from the
+character, the timbre from the voice, so that tests can tell by ear or by spectrum what was spoken by whom.
 """
 
 from __future__ import annotations
