@@ -201,3 +201,18 @@ def test_over_the_bus_with_what_is_usual(checkpoint: Path) -> None:
         speech = client.say("Good morning.", engine="openvoice", voice="basil")
     assert 0.5 * RATE_HZ < speech.samples.size < 4 * RATE_HZ
     assert speech.samples.any()
+
+
+def test_over_a_model_that_streams(checkpoint: Path, tmp_path: Path) -> None:
+    """XTTS gives audio in parts of its own size, draws numbers of its own, and names its voices."""
+    from tests.workers.engines.checkpoints import make_xtts
+
+    settings = {"base.model_dir": str(make_xtts(tmp_path)), "base.accept_cpml": True, "device": "cpu"}
+    engine = loaded(checkpoint, base="xtts", base_voice="Tester Two", **settings)
+    try:
+        said = joined(engine.speak(Request("Hello there, my friends.", "en"), engine.voice(amber())))
+        assert said.size > RATE_HZ / 2
+        assert "zh-cn" in engine.languages
+        assert engine.figures() == engine.base.figures() != {}
+    finally:
+        engine.close()
