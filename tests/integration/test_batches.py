@@ -37,12 +37,10 @@ def stats(client: Client, name: str = "tone-0") -> dict[str, Any]:
 def until(client: Client, true: Callable[[dict[str, Any]], bool], worker: str = "tone-0") -> dict[str, Any]:
     """The worker's figures as soon as they are so; they come with its beats."""
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        figures = stats(client, worker)
-        if true(figures):
-            return figures
+    while not true(figures := stats(client, worker)):
+        assert time.monotonic() < deadline, figures
         time.sleep(0.05)
-    raise AssertionError(figures)
+    return figures
 
 
 def engines_of(worker_pid: int) -> list[int]:
