@@ -103,7 +103,7 @@ def find_fault(
     clipped = _clipped_share(samples)
     if clipped > MOST_CLIPPED:
         return f"{clipped:.0%} of it clipped"
-    if _repeats(text):
+    if repeats(text):
         return None
     spectra, sounding = _spectra(samples, sample_rate)
     return _loop(spectra, sounding) or (None if _says_twice(text) else _double(spectra, sounding))
@@ -199,7 +199,7 @@ def _clipped_share(samples: FloatArray) -> float:
     return float(middle.mean())
 
 
-def _repeats(text: str) -> bool:
+def repeats(text: str) -> bool:
     """Whether the text itself says something three times in a row: 'no, no, no', 'haha' and more."""
     folded = text.casefold()
     if _STUTTER.search(folded):

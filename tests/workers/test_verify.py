@@ -83,6 +83,7 @@ def test_whisper_knows_spoken_words_from_others() -> None:
     assert ear.fault("Portez ce vieux whisky au juge blond.", "fr", silence, 24_000) is None, "English alone"
     assert ear.fault("0800 123 4567 is the number", "en", silence, 24_000) is None, "digits may be written"
     assert ear.fault("Yes.", "en", silence, 24_000) is None, "too short to judge"
+    assert ear.fault("Ha ha ha ha ha ha ha ha.", "en", silence, 24_000) is None, "too much alike"
 
 
 @pytest.mark.heavy
