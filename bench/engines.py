@@ -247,11 +247,12 @@ def measure(
                 bussed = over_bus(client, engine, texts, pids) if turn % 2 else None
                 alone = direct.speak(groups)
                 bussed = bussed or over_bus(client, engine, texts, pids)
-                _keep(cell, alone, bussed, texts=len(texts), slots=slots, kept=turn > 0)
+                keep(cell, alone, bussed, texts=len(texts), slots=slots, kept=turn > 0)
         look(client)
 
 
-def _keep(cell: Cell, alone: Taken, bussed: Taken, *, texts: int, slots: int, kept: bool) -> None:
+def keep(cell: Cell, alone: Taken, bussed: Taken, *, texts: int, slots: int, kept: bool) -> None:
+    """Put a pair into its cell if it is `kept`. Raises `RuntimeError` where the two differ in length."""
     if abs(alone.audio_s - bussed.audio_s) > SAME_S * texts:
         raise RuntimeError(
             f"{cell.engine}, {cell.form}: {alone.audio_s:.3f} s of audio alone, "
