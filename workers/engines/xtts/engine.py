@@ -72,7 +72,7 @@ class XttsEngine(Engine[Voice]):
         self.languages = languages.available()
         self.batch = chosen.batch or (BATCH_ON_GPU if device.type == "cuda" else BATCH_ON_CPU)
         # A fact of a class to most engines; here it depends on the files.
-        vars(self)["version"] = f"{self.version}-{weights.fingerprint(folder)}-{model.listening}"
+        vars(self)["version"] = f"{type(self).version}-{weights.fingerprint(folder)}-{model.listening}"
         self._warm_up()
         log.info(
             "XTTS from %s on %s in %s, up to %d segments at once", folder, device, model.dtype, self.batch
