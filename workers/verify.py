@@ -41,9 +41,8 @@ class VerifySettings:
     """`verify` is off or asr; `limit` the share of letters that may differ before a segment is misspoken.
 
     .35 lies between what Whisper mishears of clear speech and speech that lost or invented a third of its
-    words. Its smallest model in English, on some thirty odd texts in Kokoro's voices: at most .26 at speeds .5
-    and 1, acronyms aside; at speed 2 up to .64, so that a hurried tongue-twister may be spoken again for
-    nothing.
+    words. Its smallest model in English, on some thirty odd texts in Kokoro's voices: at most .26 at speeds
+    .5 and 1, acronyms aside; at speed 2 up to .64, so that a hurried tongue-twister may be spoken again.
     """
 
     verify: str = "off"
