@@ -23,10 +23,13 @@ def test_the_links_folder_is_private_and_short(tmp_path: Path, monkeypatch: pyte
         os.rmdir(folder)
 
 
-def test_threads_reach_the_libraries_before_they_are_loaded() -> None:
+def test_threads_reach_the_libraries_before_they_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     environment = children.thread_environment(3)
     assert environment["OMP_NUM_THREADS"] == environment["OPENBLAS_NUM_THREADS"] == "3"
-    assert children.thread_environment(None) == {}
+    assert children.thread_environment(None) == {"OMP_WAIT_POLICY": "passive"}
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert children.thread_environment(None) == {}, "who set it knows why"
 
 
 def test_memory_of_a_process_that_is_gone_is_nothing() -> None:
