@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bus(checkpoint: Path) -> Iterator[Bus]:
-    settings = {"model_dir": str(checkpoint), "batch": 8, "threads": 2, "self_check": False}
+    settings = {"model_dir": str(checkpoint), "batch": 8, "threads": 1, "self_check": False}
     config = {"broker": {"default_engine": "xtts"}}
     with Bus(engines={"xtts": 1}, settings=settings, config=config) as running:
         yield running
@@ -121,7 +121,7 @@ def test_two_hundred_voices_pass_through_its_cache_of_thirty_two(checkpoint: Pat
     for name in names:
         store.add(name, hum(chance), consent="Made for a test.", licence="CC0-1.0")
     voices = {"path": str(tmp_path / "voices"), "cache_dir": str(tmp_path / "cache")}
-    settings = {"model_dir": str(checkpoint), "batch": 4, "threads": 2, "self_check": False, "max_tokens": 10}
+    settings = {"model_dir": str(checkpoint), "batch": 4, "threads": 1, "self_check": False, "max_tokens": 10}
     with (
         Bus(engines={"xtts": 1}, config={"voices": voices}, settings=settings) as bus,
         Client(bus.frontend) as client,
