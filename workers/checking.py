@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 HASTY: Final = 1.5
-"""Speed beyond which a transcriber errs too often to be a judge: at 2 it misheard up to .64 of true speech."""
+"""Speed beyond which a transcriber errs too often to judge: at 2 it misheard up to .64 of true speech."""
 
 
 class Checker:

@@ -113,8 +113,8 @@ class Child:
 def thread_environment(threads: int | None) -> dict[str, str]:
     """The environment that limits numeric libraries to so many threads, and has those that wait sleep.
 
-    OpenMP's threads wait for each other by spinning, which is quickest on cores of their own. Where others want
-    the cores it is a disaster: converting a second of speech took 14 to 18 s instead of 1.7.
+    OpenMP's threads wait for each other by spinning, which is quickest on cores of their own. Where others
+    want the cores it is a disaster: converting a second of speech took 14 to 18 s instead of 1.7.
     """
     waiting = {} if WAIT_POLICY in os.environ else {WAIT_POLICY: "passive"}
     return waiting | ({} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads)))
