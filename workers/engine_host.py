@@ -79,7 +79,7 @@ def _serve(link: AgentLink) -> int:
         return 1
     setup = control.decode(frames[1], control.Setup)
     setup_logging(msgspec.convert(setup.logging, Logging), "engine")
-    keep_freed_memory()
+    keep_freed_memory(computes=True)
     urgency = Urgency(setup.nice, fixed=FIXED_NICE)
     try:
         settings = _host_settings(setup)
