@@ -167,9 +167,9 @@ class Direct:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for pipe, process in zip(self._pipes, self._processes, strict=True):
-            pipe.close()
             process.terminate()
             process.join()
+            pipe.close()
 
     def speak(self, groups: Sequence[Sequence[str]]) -> Taken:
         """Speak groups of texts, each by whichever process is free."""
@@ -320,7 +320,7 @@ def page(found: Mapping[str, Any]) -> str:
         f"{host['system']}, Python {host['python']}, no GPU; load average {before:.2f} before and "
         f"{after:.2f} after. Where three figures stand, they are least – **middle** – most.",
         "",
-        f"XTTS-v2: {found['xtts']}, float32, {found['tokens']} tokens a row; {found['threads']} threads. "
+        f"XTTS-v2: {found['xtts']}, float32, {found['tokens']} tokens a row. Threads: {found['threads']}. "
         "*Over the bus by alone*: the time of the same work through broker, worker and client by that of the "
         "engine called in a process of its own, pair by pair in one run. *Outside the engine*: what of the "
         "time over the bus the engine's process did not spend on the jobs. The host's look at each segment's "
