@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-engines check format bench bench-cloning bench-flame guarantees chaos soak soak-mutations models clean
+.PHONY: demo test test-engines check format bench bench-cloning bench-engines bench-flame guarantees chaos soak soak-mutations models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -35,6 +35,9 @@ bench: $(VENV)/run.stamp $(if $(QUICK),,models)  ## the bus beside other brokers
 bench-cloning: $(VENV)/run.stamp models  ## how soon the default engine is heard, and how well voices are cloned (ten minutes)
 	$(BIN)/python -m bench.first_audio
 	$(BIN)/python bench/cloning.py --scratch out/cloning
+
+bench-engines: $(VENV)/engines.stamp models  ## what engines speak in a second, and what the bus costs: bench/engines.md (half an hour)
+	$(BIN)/python -m bench.engines --threads 1
 
 bench-flame: $(VENV)/run.stamp  ## where the broker spends its time under load: bench/flame.svg
 	$(BIN)/python -m bench.flame
