@@ -8,6 +8,8 @@ colour is learnt here too: once for each of its voices, when it is first needed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -20,7 +22,7 @@ from .. import coqui
 from .converter import TONE_SIZE, Converter, FloatArray
 from .phrases import most_natural, phrase
 from .pieces import Piece, Pieces
-from .settings import NAME, Settings
+from .settings import NAME, Settings, tau_of
 
 FORM: Final = "1"
 "Of a voice's arrays."
@@ -40,15 +42,24 @@ class OpenVoiceEngine(Engine[FloatArray]):
         """Load converter and base, hear the base's first voice, and convert once to warm up."""
         self._settings = checked = Settings.read(settings)
         registry.find(checked.base)
-        self._converter = Converter(checked.converter, checked.device, checked.tau)
+        self._converter = Converter(checked.converter, checked.device)
         if checked.threads is not None:
             coqui.set_threads(checked.threads)
         self.base = self._loaded_base(checked)
+        try:
+            self._begin(checked)
+        except BaseException:
+            # Nobody closes an engine that did not load, and a base may have processes of its own.
+            self.base.close()
+            raise
+
+    def _begin(self, checked: Settings) -> None:
         # Facts of a class to most engines; here they depend on the files and on the base.
         vars(self).update(version=f"{FORM}-{self._converter.fingerprint}", speech=self.base.speech)
         self.sample_rate = self._converter.rate_hz
         self.languages = self.base.languages
-        self._voices: dict[str, tuple[Any, FloatArray]] = {}
+        checked.check_languages(self.languages)
+        self._voices: dict[tuple[str, str], tuple[Any, FloatArray]] = {}
         for voice in set(checked.base_voices.values()):
             self.base.stock_voice(voice)  # a wrong name shall be told now
         first = most_natural(self.languages)
@@ -72,15 +83,16 @@ class OpenVoiceEngine(Engine[FloatArray]):
     def _source(self, language: str) -> tuple[Any, FloatArray]:
         """The voice in which the base speaks a language: its state and its tone colour."""
         name = self._settings.base_voice(language)
-        if name not in self._voices:
+        # A voice for one language is heard in it; one for all, in what suits the engine best. A voice for
+        # two is heard twice: were the first to come used for both, workers would differ.
+        own = name != self._settings.base_voices.get("", "")
+        spoken = language if own else most_natural(self.languages)
+        if (name, spoken) not in self._voices:
             state = self.base.stock_voice(name)
-            # A voice for one language is heard in it; one for all, in what suits the engine best.
-            own = name != self._settings.base_voices.get("", "")
-            spoken = language if own else most_natural(self.languages)
             said = [*self.base.speak(Request(phrase(spoken), spoken), state)]
             audio = self._resampled(np.concatenate(said), self.base.sample_rate)
-            self._voices[name] = state, self._converter.tone(audio)
-        return self._voices[name]
+            self._voices[name, spoken] = state, self._converter.tone(audio)
+        return self._voices[name, spoken]
 
     def _resampled(self, samples: Samples, rate_hz: int) -> Samples:
         return np.asarray(soxr.resample(samples, rate_hz, self._converter.rate_hz), np.float32)
@@ -97,25 +109,27 @@ class OpenVoiceEngine(Engine[FloatArray]):
 
     def speak(self, request: Request, voice: FloatArray) -> Iterator[Samples]:
         """Speak one segment, some seconds at a time; each take draws the converter's noise anew."""
+        request, tau = self._own_options(request)
         state, source = self._source(request.language)
+        convert = partial(self._converted, source=source, target=voice, tau=tau, take=request.take)
         pieces = Pieces(self.base.sample_rate, streamed=request.streamed)
         given = 0
         spoken = iter(self.base.speak(request, state))
         try:
             for part in spoken:
                 for piece in pieces.feed(part):
-                    yield self._converted(piece, source, voice, given, request.take)
+                    yield convert(piece, given)
                     given += piece.stop - piece.start
         finally:
             close: Any = getattr(spoken, "close", None)
             if close is not None:
                 close()
         for piece in pieces.end():
-            yield self._converted(piece, source, voice, given, request.take)
+            yield convert(piece, given)
             given += piece.stop - piece.start
 
     def _converted(
-        self, piece: Piece, source: FloatArray, target: FloatArray, given: int, take: int
+        self, piece: Piece, given: int, *, source: FloatArray, target: FloatArray, tau: float, take: int
     ) -> Samples:
         """The wanted part of a piece; `given` samples of the base's came before it."""
         ratio = self._converter.rate_hz / self.base.sample_rate
@@ -125,14 +139,20 @@ class OpenVoiceEngine(Engine[FloatArray]):
         if piece.is_silent:
             return np.zeros(count, np.float32)
         audio = self._resampled(piece.samples, self.base.sample_rate)
-        made = self._converter.convert(audio, source, target, seed=take)
+        made = self._converter.convert(audio, source, target, tau=tau, seed=take)
         start = round(piece.start * ratio)
         wanted = made[start : start + count]
         return np.pad(wanted, (0, count - len(wanted)))
 
     def check(self, request: Request) -> None:
-        """Refuse what the base refuses."""
-        self.base.check(request)
+        """Refuse a `tau` that is none, and what the base refuses."""
+        self.base.check(self._own_options(request)[0])
+
+    def _own_options(self, request: Request) -> tuple[Request, float]:
+        """The request as the base shall see it, and `tau`."""
+        options = dict(request.options)
+        tau = tau_of(options.pop("tau", self._settings.tau), BadRequest)
+        return replace(request, options=options), tau
 
     def max_chars(self, language: str) -> int:
         """As the base."""

@@ -6,12 +6,12 @@ which is easier to type on a command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from ....common.errors import ConfigError, ModelMissing
+from ....common.errors import BusError, ConfigError, ModelMissing
 
 NAME: Final = "openvoice"
 KNOWN: Final = ("converter_dir", "base", "base_settings", "base_voice", "tau", "device", "threads")
@@ -45,7 +45,8 @@ class Settings:
     base_settings: Mapping[str, Any]
     base_voices: Mapping[str, str]
     tau: float
-    "How much the converter strays from the source frame by frame: 0 is steady and dull, 1 wild."
+    """How much the converter strays from the source frame by frame: 0 is steady and dull, 1 wild. A request's
+    own option `tau` comes before it."""
     device: str
     threads: int | None
 
@@ -82,14 +83,31 @@ class Settings:
             base,
             base_settings,
             _voices(own.get("base_voice"), base),
-            _tau(own.get("tau", TAU)),
+            tau_of(own.get("tau", TAU), ConfigError),
             device,
             threads,
         )
 
     def base_voice(self, language: str) -> str:
         """The voice of the base that speaks a language of the base; "" for the base's usual one."""
-        return self.base_voices.get(language, self.base_voices.get("", ""))
+        for tag in (language.lower(), _bare(language), ""):
+            if tag in self.base_voices:
+                return self.base_voices[tag]
+        return ""
+
+    def check_languages(self, known: Sequence[str]) -> None:
+        """Raise `ConfigError` for a voice that is set for a language the base does not speak."""
+        spoken = {"", *(tag.lower() for tag in known), *map(_bare, known)}
+        if wrong := sorted(set(self.base_voices) - spoken):
+            raise ConfigError(
+                f"{NAME}: base_voice names a voice for {wrong[0]!r}, which {self.base} does not speak;"
+                f" it speaks {', '.join(known)}"
+            )
+
+
+def _bare(language: str) -> str:
+    """'en' of 'en-us': what is said of it holds for its variants."""
+    return language.lower().partition("-")[0]
 
 
 def _threads(value: Any) -> int | None:
@@ -100,9 +118,10 @@ def _threads(value: Any) -> int | None:
     return int(value)
 
 
-def _tau(value: Any) -> float:
+def tau_of(value: Any, problem: type[BusError]) -> float:
+    """Check a `tau`, be it a setting or a request's option; raise `problem` where it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConfigError(f"{NAME}: tau must be a number from 0 to 1, not {value!r}")
+        raise problem(f"{NAME}: tau must be a number from 0 to 1, not {value!r}")
     return float(value)
 
 

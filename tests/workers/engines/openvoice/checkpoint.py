@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from voicebus.workers.engines import coqui
 
-ORIGINAL: Final = {
+ORIGINAL: Final[dict[str, Any]] = {
     "_version_": "v2",
     "data": {
         "sampling_rate": 22050,
@@ -37,8 +37,17 @@ def make(folder: Path) -> Path:
         for name, weights in model.named_parameters():
             if ".post." in name:
                 torch.nn.init.normal_(weights, std=0.5)
-    torch.save({"model": model.state_dict()}, folder / "checkpoint.pth")
+    weights = {original_name(name): value for name, value in model.state_dict().items()}
+    # What a trainer saves beside them stays in the released file.
+    torch.save({"model": weights, "iteration": 1, "optimizer": None}, folder / "checkpoint.pth")
     return folder
+
+
+def original_name(name: str) -> str:
+    """As the original calls a weight: it has PyTorch's older weight norm, coqui the newer."""
+    for ours, theirs in (("original0", "weight_g"), ("original1", "weight_v")):
+        name = name.replace(f"parametrizations.weight.{ours}", theirs)
+    return name
 
 
 if __name__ == "__main__":

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import soxr
 
+from tests.workers.engines.openvoice.checkpoint import ORIGINAL
 from voicebus.client import Client
 from voicebus.client.launch import Bus
 from voicebus.common.errors import BadRequest, ConfigError, ModelMissing
 from voicebus.common.voices import VoiceStore
 from voicebus.workers.engine import Reference, Request
 from voicebus.workers.engines.openvoice.engine import OpenVoiceEngine
+from voicebus.workers.engines.tone import ToneEngine
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 
@@ -94,8 +96,20 @@ def test_each_language_has_its_own_voice_heard_once(
     state, tone = engine._source("fr")
     assert not np.array_equal(tone, engine._source("en-us")[1])
     assert not np.array_equal(state.weights, engine._source("en-us")[0].weights)
-    monkeypatch.setattr(engine._converter, "tone", None)
-    assert engine._source("fr")[1] is tone
+    with monkeypatch.context() as patched:
+        patched.setattr(engine._converter, "tone", None)
+        assert engine._source("fr")[1] is tone
+
+
+@pytest.mark.model
+def test_a_voice_for_two_languages_is_heard_in_each(checkpoint: Path) -> None:
+    """Whichever comes first: another worker, where the other came first, must sound the same."""
+    engine = loaded(checkpoint, base_voice={"fr": "if_sara", "it": "if_sara"})
+    try:
+        french, italian = engine._source("fr"), engine._source("it")
+        assert not np.array_equal(french[1], italian[1])
+    finally:
+        engine.close()
 
 
 def test_the_voice_is_heard(over_tone: OpenVoiceEngine) -> None:
@@ -111,6 +125,24 @@ def test_takes_differ_and_repeat(over_tone: OpenVoiceEngine) -> None:
     np.testing.assert_array_equal(said[0], said[2])
     assert not np.array_equal(said[0], said[1])
     assert not over_tone.speech, "what the base makes of itself holds for the whole"
+
+
+def test_tau_is_the_requests_or_the_settings(over_tone: OpenVoiceEngine, checkpoint: Path) -> None:
+    voice = over_tone.voice(amber())
+
+    def said(engine: OpenVoiceEngine, **options: Any) -> np.ndarray:
+        return joined(engine.speak(Request("hello", "en", options=options), voice))
+
+    usual, calm = said(over_tone), said(over_tone, tau=0)
+    assert not np.array_equal(usual, calm)
+    np.testing.assert_array_equal(said(over_tone), usual, "one request's is not the next one's")
+    set_calm = loaded(checkpoint, base="tone", tau=0.0, **{"base.sample_rate": 16_000})
+    np.testing.assert_array_equal(said(set_calm), calm)
+    set_calm.close()
+    for wrong in (1.5, -1, "0.3", True, float("nan")):
+        with pytest.raises(BadRequest, match="tau must be a number from 0 to 1"):
+            over_tone.check(Request("a", "en", options={"tau": wrong}))
+    over_tone.check(Request("a", "en", options={"tau": 1}))
 
 
 def test_long_speech_comes_in_pieces_as_long_as_the_base(over_tone: OpenVoiceEngine) -> None:
@@ -144,6 +176,7 @@ def test_wrong_bases_are_refused(checkpoint: Path) -> None:
         ({"base": "nobody"}, "no engine is called 'nobody'"),
         ({"base": "tone", "base.colour": 1}, "no setting 'colour'"),
         ({"base": "tone", "base_voice": "bell"}, "no voice 'bell'"),
+        ({"base": "tone", "base_voice": {"xx": ""}}, "for 'xx', which tone does not speak"),
         ({"base": "tone", "device": "cuda:9"}, "there is no device"),
     ):
         with pytest.raises(ConfigError, match=said):
@@ -177,10 +210,54 @@ def test_a_checkpoint_cannot_run_code_and_must_be_the_converters(checkpoint: Pat
     assert not (tmp_path / "boom").exists()
     torch.save({"model": {"a": torch.zeros(1)}}, folder / "checkpoint.pth")
     refused("not of OpenVoice v2's converter")
-    torch.save([1], folder / "checkpoint.pth")
-    refused("no checkpoint of OpenVoice")
-    (folder / "config.json").write_text(json.dumps({"data": {"sampling_rate": 22050}}))
-    refused("no configuration")
+    for wrong in ([1], {"model": [1]}, {"model": {1: torch.zeros(1)}}):
+        torch.save(wrong, folder / "checkpoint.pth")
+        refused("no checkpoint of OpenVoice")
+    saved = torch.load(checkpoint / "checkpoint.pth", weights_only=True)
+    saved["model"]["dec.conv_pre.bias"][3] = float("nan")
+    torch.save(saved, folder / "checkpoint.pth")
+    refused("no numbers")
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "said"),
+    [
+        ({"sampling_rate": None}, {}, "no configuration"),
+        ({"sampling_rate": 0}, {}, "no such spectrogram"),
+        ({"win_length": 2048}, {}, "no such spectrogram"),
+        ({"hop_length": 128}, {}, "less or more comes out"),
+        ({}, {"upsample_rates": [8, 8, 2]}, "less or more comes out"),
+        ({}, {"zero_g": "no"}, "not like True"),
+        ({}, {"inter_channels": "x"}, "not like 192"),
+        ({}, [1], "no configuration"),
+        ({}, {"gin_channels": -3}, "can be built"),
+        ({}, {"gin_channels": 128}, "not of OpenVoice v2's converter"),
+    ],
+)
+def test_a_configuration_must_fit(
+    checkpoint: Path, tmp_path: Path, data: dict[str, Any], model: Any, said: str
+) -> None:
+    (tmp_path / "checkpoint.pth").symlink_to(checkpoint / "checkpoint.pth")
+    written = {"data": ORIGINAL["data"] | data, "model": model}
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(ModelMissing, match=said):
+        loaded(tmp_path, base="tone")
+
+
+def test_a_configuration_may_tell_all_sizes(checkpoint: Path, tmp_path: Path) -> None:
+    """As that of the second version does."""
+    (tmp_path / "checkpoint.pth").symlink_to(checkpoint / "checkpoint.pth")
+    sizes = {"zero_g": True, "inter_channels": 192, "p_dropout": 0, "resblock": "1", "more": 1}
+    (tmp_path / "config.json").write_text(json.dumps({**ORIGINAL, "model": sizes}))
+    loaded(tmp_path, base="tone").close()
+
+
+def test_a_base_is_closed_where_loading_fails(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(ToneEngine, "close", lambda self: closed.append(self.name))
+    with pytest.raises(ConfigError):
+        loaded(checkpoint, base="tone", base_voice="bell")
+    assert closed == ["tone"]
 
 
 def test_over_the_bus(checkpoint: Path) -> None:

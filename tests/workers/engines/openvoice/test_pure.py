@@ -53,7 +53,15 @@ def test_the_base_speaks_each_language_in_a_voice_of_its_own(folder: Path) -> No
     assert voices() == ("ff_siwis", "af_heart")
     assert voices(base_voice="am_adam") == ("am_adam", "am_adam")
     assert voices(base_voice={"FR": "ff_siwis"}) == ("ff_siwis", "")
+    assert voices(base_voice={"en": "am_adam", "": "if_sara"}) == ("if_sara", "am_adam"), "en is en-us too"
     assert voices(base="xtts") == ("", "")
+
+
+def test_a_voice_for_a_language_that_is_not_spoken_is_told(folder: Path) -> None:
+    settings = Settings.read({"converter_dir": str(folder), "base_voice": {"en": "a", "FR": "b", "": "c"}})
+    settings.check_languages(("en-us", "fr"))
+    with pytest.raises(ConfigError, match="a voice for 'fr', which kokoro does not speak; it speaks en-us"):
+        settings.check_languages(("en-us",))
 
 
 @pytest.mark.parametrize(
