@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ....common.errors import ConfigError
+from ..threads import default_threads
 
 MAX_THREADS = 64
-
-
-def _cores() -> int:
-    """Cores this process may run on; more than four help this model little."""
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows cannot tell
-        usable = os.cpu_count() or 1
-    return min(usable, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +31,7 @@ class Settings:
             raise ConfigError(f"kokoro runs on the CPU alone; set device to cpu, not {device!r}")
         raw = settings.get("threads")
         try:
-            threads = _cores() if raw in (None, "", "auto") else int(str(raw))
+            threads = default_threads() if raw in (None, "", "auto") else int(str(raw))
         except ValueError:
             threads = 0
         if not 1 <= threads <= MAX_THREADS:

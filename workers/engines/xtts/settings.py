@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ....common.errors import ConfigError
+from ..threads import default_threads
 from .options import NAMES, RANGES, WHOLE, Sampling, sampling
 
 PRECISIONS: Final = ("auto", "float32", "float16", "bfloat16")
@@ -23,15 +23,6 @@ NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
     "gpt_cond_chunk_len": (1, 60),
 }
 OTHERS: Final = ("model_dir", "accept_cpml", "device", "precision", "speaker")
-
-
-def _cores() -> int:
-    """Cores this process may run on; a step is too small for more than four to help."""
-    try:
-        usable = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows cannot tell
-        usable = os.cpu_count() or 1
-    return min(usable, 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +63,7 @@ class Settings:
             model_dir=Path(str(folder)).expanduser() if folder else None,
             accept_cpml=_switch("accept_cpml", settings.get("accept_cpml", False)),
             device=str(settings.get("device") or "auto"),
-            threads=_whole("threads", settings.get("threads")) or _cores(),
+            threads=_whole("threads", settings.get("threads")) or default_threads(),
             precision=_word("precision", settings.get("precision") or "auto", PRECISIONS),
             batch=_whole("batch", settings.get("batch")),
             max_tokens=_whole("max_tokens", settings.get("max_tokens")) or MAX_AUDIO_TOKENS,
