@@ -79,11 +79,12 @@ def _serve(link: AgentLink) -> int:
         return 1
     setup = control.decode(frames[1], control.Setup)
     setup_logging(msgspec.convert(setup.logging, Logging), "engine")
-    keep_freed_memory(computes=True)
     urgency = Urgency(setup.nice, fixed=FIXED_NICE)
     try:
         settings = _host_settings(setup)
         engine, loaded = _load(setup)
+        # Not before: weights in a heap of this kind leave holes as large as they are, and are slower to read.
+        keep_freed_memory(computes=True)
         checker = _checker(engine, settings)
     except BusError as error:
         problem = error

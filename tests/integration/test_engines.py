@@ -24,6 +24,7 @@ from voicebus.client import Client
 from voicebus.client.launch import Bus
 from voicebus.common.voices import VoiceStore
 from voicebus.workers.children import rss_bytes
+from voicebus.workers.engines.xtts import weights
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]
 GREEDY = {"do_sample": False}
@@ -66,6 +67,13 @@ def test_vc_say_writes_a_wav_at_24_khz(bus: Bus, tmp_path: Path, language: str) 
     assert rate_hz == 24_000
     assert len(samples) > 2400
     assert float(np.abs(samples).max()) > 0.001
+
+
+def test_the_bus_knows_its_slots_and_which_weights_it_speaks_with(bus: Bus, checkpoint: Path) -> None:
+    with Client(bus.frontend) as client:
+        engine = client.status()["engines"]["xtts"]
+    assert engine["slots"] == 8
+    assert engine["version"].startswith(f"1-{weights.fingerprint(checkpoint)}-")
 
 
 def settled(client: Client) -> dict[str, Any]:
