@@ -1,13 +1,14 @@
 """What the engines speak in a second, and what the bus costs beside calling the very same engine directly.
 
-    python -m bench.engines [--rounds 5] [--xtts FOLDER]
+    python -m bench.engines [--starts 3] [--rounds 2] [--xtts FOLDER]
 
 Each engine runs twice, in a process of its own that is called through a pipe, and behind a real broker and
 worker, with the same settings and the same texts. The two take turns and change who begins, so that a busy
-machine is busy for both, and the overhead is the median of the ratios of such pairs. XTTS-v2 comes in its
-true size with random weights: how long a step takes does not depend on their values, only what is heard does.
-Each row is cut at the same number of audio tokens, and a pair whose audio differs in length is an error and
-not a figure. Threads are not told who is waited for (`common/urgency.py`): jobs of a batch would give way
+machine is busy for both, and the overhead is the median of the ratios of such pairs. A process may be 2.5 %
+slower or faster than its twin for as long as it lives, so all are started anew several times. XTTS-v2 has
+its true size and random weights: how long a step takes does not depend on their values, only what is heard
+does. Each row is cut at the same number of audio tokens, and a pair whose audio differs in length is an error
+and not a figure. Threads are not told who is waited for (`common/urgency.py`): jobs of a batch would give way
 to whatever else runs here, and the engine alone would not.
 """
 
@@ -267,31 +268,33 @@ def keep(cell: Cell, alone: Taken, bussed: Taken, *, texts: int, slots: int, kep
 
 
 def measure_xtts(
-    folder: Path, rows: Sequence[int], rounds: int, tokens: int, threads: int
+    folder: Path, rows: Sequence[int], starts: int, rounds: int, tokens: int, threads: int
 ) -> tuple[list[Cell], str]:
     """Batches that are to be one call each; also a sentence on whether they were."""
     cells = [Cell("xtts", f"{count} at once") for count in rows]
     settings = {"model_dir": str(folder), "max_tokens": tokens, "threads": threads, "batch": max(2, *rows)}
     groups = {cell: [TEXTS[:count]] for cell, count in zip(cells, rows, strict=True)}
     turns, calls = rounds + 1, list[int]()
-    # Random weights babble: the host would find most of it faulty, and have it said twice.
-    measure(
-        groups,
-        settings,
-        1,
-        rounds,
-        host={"self_check": False},
-        look=lambda client: calls.append(calls_of(client, turns * sum(rows))),
-    )
-    return cells, f"{turns * len(rows)} batches were sent over the bus, and spoken in {calls[0]} calls."
+    for _ in range(starts):
+        # Random weights babble: the host would find most of it faulty, and have it said twice.
+        measure(
+            groups,
+            settings,
+            1,
+            rounds,
+            host={"self_check": False},
+            look=lambda client: calls.append(calls_of(client, turns * sum(rows))),
+        )
+    batches = starts * turns * len(rows)
+    return cells, f"{batches} batches were sent over the bus, and spoken in {sum(calls)} calls."
 
 
-def measure_kokoro(slots: int, rounds: int, threads: int) -> list[Cell]:
+def measure_kokoro(slots: int, starts: int, rounds: int, threads: int) -> list[Cell]:
     """Sentences one by one; the slots share the threads."""
     cell = Cell("kokoro", f"{slots} slot{'s' if slots > 1 else ''}")
-    measure(
-        {cell: [[text] for text in TEXTS[:SENTENCES]]}, {"threads": max(1, threads // slots)}, slots, rounds
-    )
+    sentences = [[text] for text in TEXTS[:SENTENCES]]
+    for _ in range(starts):
+        measure({cell: sentences}, {"threads": max(1, threads // slots)}, slots, rounds)
     return [cell]
 
 
@@ -322,7 +325,8 @@ def page(found: Mapping[str, Any]) -> str:
         "",
         f"XTTS-v2: {found['xtts']}, float32, {found['tokens']} tokens a row. Threads: {found['threads']}. "
         "*Over the bus by alone*: the time of the same work through broker, worker and client by that of the "
-        "engine called in a process of its own, pair by pair in one run. *Outside the engine*: what of the "
+        "engine called in a process of its own, pair by pair in one run, with all processes started anew "
+        "after every few pairs. *Outside the engine*: what of the "
         "time over the bus the engine's process did not spend on the jobs. The host's look at each segment's "
         "sound is in Kokoro's figures; at the babble of random weights it is off.",
         "",
@@ -343,7 +347,8 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--rounds", default=5, show_default=True, type=click.IntRange(1, 100))
+@click.option("--starts", default=3, show_default=True, type=click.IntRange(1, 100), help="Of all processes.")
+@click.option("--rounds", default=2, show_default=True, type=click.IntRange(1, 100), help="After each start.")
 @click.option(
     "--xtts", "folder", type=click.Path(path_type=Path), help="A checkpoint in place of the full one."
 )
@@ -353,6 +358,7 @@ def page(found: Mapping[str, Any]) -> str:
 @click.option("--engine", "engines", multiple=True, default=("kokoro", "xtts"), show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=PAGE)
 def main(
+    starts: int,
     rounds: int,
     folder: Path | None,
     rows: tuple[int, ...],
@@ -368,12 +374,12 @@ def main(
     for engine in engines:
         try:
             if engine == "xtts":
-                measured, note = measure_xtts(folder or full_xtts(), rows, rounds, tokens, threads)
+                measured, note = measure_xtts(folder or full_xtts(), rows, starts, rounds, tokens, threads)
                 cells += measured
                 notes.append(note)
             else:
                 for slots in SLOTS:
-                    cells += measure_kokoro(slots, rounds, threads)
+                    cells += measure_kokoro(slots, starts, rounds, threads)
         except BusError as error:
             notes.append(f"Left out: {engine}: {error}")
     text = page(

@@ -222,7 +222,7 @@ class Agent:
     def _measure(self, now: float) -> None:
         self._gauges_at = now + GAUGES_S
         total = rss_bytes(os.getpid()) + sum(child.rss_bytes() for child in self._children.values())
-        self._core.gauges["rss_bytes"] = total
+        self._core.tally.gauges["rss_bytes"] = total
 
     # Doing.
 

@@ -29,10 +29,11 @@ from typing import Final
 
 from ..common import wire
 from ..common.errors import BusError, ConfigError, Conflict, EngineError, ProtocolError, WorkerLost
-from ..common.messages import Done, Failed, Heartbeat, Ready, Welcome, decode, encode, failed
+from ..common.messages import Done, Failed, Ready, Welcome, decode, encode, failed
 from ..common.wire import NO_JOB, pack_envelope, unpack_envelope
 from . import control
 from .actions import ERROR, INFO, WARNING, Actions, Exit, Frames, KillChild, Log, ToBroker
+from .beat import MAX_WARM_VOICES, Tally, beat
 from .crew import Crew
 from .desk import Desk, interruption
 from .invariants import check_invariants
@@ -50,8 +51,6 @@ START_FAILURES: Final = 3
 REFUSALS: Final = 2
 """GOODBYEs in a row in answer to READY which mean that another start of this worker has taken its place. One
 could come from a broker that happened to leave at that moment."""
-MAX_WARM_VOICES: Final = 100
-MAX_PROGRESSED: Final = 256
 
 
 class WorkerCore:
@@ -82,10 +81,7 @@ class WorkerCore:
         self.leaving = False
         self.error: BusError | None = None
         self.exited = False
-        self.gauges: dict[str, int | float | str] = {}
-        "Figures that the loop measures, such as memory; they go out with each beat."
-        self.jobs_done = self.malformed = self.fenced = 0
-        self.audio_s = self.engine_s = 0.0
+        self.tally = Tally(self.referee)
 
     # What the loop asks.
 
@@ -168,10 +164,10 @@ class WorkerCore:
                 self._goodbye(link, now, out)
             elif kind == wire.FAILED:
                 notice = decode(frames[1], Failed)
-                self.malformed += 1
+                self.tally.malformed += 1
                 out.append(Log(WARNING, f"{link.address} refused a message: {notice.message}"))
         except ProtocolError as error:
-            self.malformed += 1
+            self.tally.malformed += 1
             out.append(Log(WARNING, f"a malformed message from {link.address}: {error.message}"))
             if kind != wire.FAILED:  # an answer to an answer could go on for ever
                 answer = [pack_envelope(wire.FAILED, job, attempt), encode(failed(error))]
@@ -271,7 +267,7 @@ class WorkerCore:
             self._hear(self.crew[index], frames, now, out)
         except ProtocolError as error:
             # Both ends are ours: a process that garbles its words is broken, and a new one is not.
-            self.malformed += 1
+            self.tally.malformed += 1
             out.append(Log(ERROR, f"the engine process of slot {index} is ended: {error.message}"))
             out.append(KillChild(index))
 
@@ -285,7 +281,7 @@ class WorkerCore:
             if kind == wire.FAILED and envelope[4:20] == NO_JOB and slot.state is SlotState.LOADING:
                 self._load_failed(decode(frames[1], Failed).error(), now, out)
             else:
-                self.fenced += 1
+                self.tally.fenced += 1
         elif kind in (wire.CHUNK, wire.STARTED):
             job.progressed = True
             if kind == wire.STARTED and job.state is JobState.ASSIGNED:
@@ -295,7 +291,7 @@ class WorkerCore:
         elif kind in (wire.DONE, wire.FAILED):
             self._ended_by_engine(slot, job, kind, frames, now, out)
         else:
-            self.fenced += 1
+            self.tally.fenced += 1
 
     def _control(self, slot: Slot, kind: int, frames: Frames, now: float, out: Actions) -> None:
         if kind == control.LOADED and slot.state is SlotState.LOADING:
@@ -328,10 +324,7 @@ class WorkerCore:
     ) -> None:
         facts = self.crew.facts
         if kind == wire.DONE and facts is not None:
-            done = decode(frames[1], Done)
-            self.jobs_done += 1
-            self.engine_s += done.engine_s
-            self.audio_s += done.samples / facts.sample_rate
+            self.tally.done(decode(frames[1], Done), facts.sample_rate)
         abandoned = job.state is JobState.ABANDONED
         self.desk.end(job)
         self.crew.freed(slot, now)
@@ -383,7 +376,7 @@ class WorkerCore:
         """Do what is due. Call after the messages that have arrived, so that no life sign is overlooked."""
         if self.exited:
             return
-        for link in self.links.tick(now, self._heartbeat, out):
+        for link in self.links.tick(now, self._beat, out):
             self._lose(link, "does not answer", now, out)
         for slot in self.crew.tick(now, out):
             for job in list(slot.jobs.values()):
@@ -392,29 +385,5 @@ class WorkerCore:
             self._finish_leaving(now, out)
         self.desk.tick(now, out)
 
-    def _heartbeat(self, link: Link, now: float) -> bytes:
-        waking = self.crew.is_waking
-        progressed = [
-            job
-            for job in self.desk.of(link)
-            if job.progressed or now < job.patient_until or (waking and job.state is JobState.QUEUED)
-        ][:MAX_PROGRESSED]
-        for job in progressed:
-            job.progressed = False
-        stats = (
-            self.crew.figures
-            | self.gauges
-            | {
-                "jobs_done": self.jobs_done,
-                "audio_s": round(self.audio_s, 3),
-                "engine_s": round(self.engine_s, 3),
-                "restarts": self.crew.restarts,
-                "unloads": self.crew.unloads,
-                "voices": len(self.crew.warm_voices),
-                "malformed": self.malformed,
-                "fenced": self.fenced,
-                "illegal_moves": self.referee.illegal,
-            }
-        )
-        warm = self.crew.warm_voices[-MAX_WARM_VOICES:]
-        return encode(Heartbeat(self.crew.free, warm, [job.job for job in progressed], stats))
+    def _beat(self, link: Link, now: float) -> bytes:
+        return beat(link, self.crew, self.desk, self.tally, now)

@@ -6,10 +6,12 @@ A job is owed one answer, and the audio of its very text. What else may be answe
 code                   is a rightful end
 =====================  ===============================================================================
 text_too_long          of a text the engine refuses, and of no other
-poison_job             of a text that kills or hangs engines; of others where faults could kill as many
+poison_job             of a text that kills or hangs engines; of others where faults could kill as many,
+                       one fewer where they may have been spoken beside such a text
 cancelled              of a job its caller cancelled
 deadline_exceeded      not before the job's deadline; a durable one's may pass when the wall clock jumps
-worker_lost            for a listener who has heard a part, and for a stream that was cut off repeatedly
+worker_lost            for a listener who has heard a part, and for a stream that was cut off repeatedly,
+                       or beside a text that kills or hangs engines
 client_lost            for a listener who has heard a part
 broker_unreachable     when brokers or the network failed
 overloaded             when a broker was stopped, or admits few jobs of one client
@@ -223,11 +225,14 @@ class Accounts:
             codes.add("deadline_exceeded")
         if plan.settings.max_jobs_per_client < plan.jobs:
             codes.add("overloaded")
+        if plan.shares_fate and record.flags & wire.STREAM:
+            codes.add("worker_lost")
         if not struck:
             return codes
         codes.add("broker_unreachable")
         killers = sum(count for kind, count in struck.items() if kind.startswith(WORKER_FAULTS))
-        if killers >= plan.settings.max_attempts:
+        # A job is beside others at its first try alone: they can cost it no more than that.
+        if killers + plan.shares_fate >= plan.settings.max_attempts:
             codes.add("poison_job")
         if record.flags & wire.STREAM:
             codes.add("worker_lost")

@@ -40,6 +40,7 @@ class Agent(Process):
     def __init__(self, world: World, index: int) -> None:
         super().__init__(world, f"w{index}")
         self.slots = world.plan.slots[index]
+        self.batch = world.plan.batches[index]
         self.engines: dict[int, Engine] = {}
         self._sockets: dict[int, Socket] = {}
         self._heard: deque[tuple[Engine, Frames | str]] = deque()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from math import inf
 
 from voicebus.common.config import Broker as Settings
 from voicebus.workers.links import Timing
@@ -29,6 +30,8 @@ class Plan:
     brokers: int
     workers: int
     slots: tuple[int, ...]
+    batches: tuple[int, ...]
+    "How many jobs each worker's engines speak together."
     clients: int
     jobs: int
     span_s: float
@@ -50,9 +53,14 @@ class Plan:
     "Messages a connection holds for a client that does not read."
 
     @property
+    def shares_fate(self) -> bool:
+        """Whether a text may take others with it: it is spoken beside them, and harms its engine."""
+        return max(self.batches) > 1 and any(self.fates[1:3])
+
+    @property
     def calm(self) -> bool:
         """Whether nothing goes wrong but what the texts themselves do."""
-        return not self.faults and self.message_fault_every == float("inf")
+        return not self.faults and self.message_fault_every == inf
 
 
 def draw(dice: random.Random) -> Plan:
@@ -86,17 +94,23 @@ def draw(dice: random.Random) -> Plan:
         brokers=dice.choice((1, 1, 2)),
         workers=workers,
         slots=tuple(dice.choice((1, 1, 2)) for _ in range(workers)),
+        batches=tuple(dice.choice((1, 1, 2, 4)) for _ in range(workers)),
         clients=dice.randint(2, 4),
         jobs=dice.choice((12, 24, 36, 60)),
         span_s=span_s,
         latency_s=dice.choice((0.0003, 0.002, 0.02)),
         chunk_s=dice.choice((0.005, 0.03, 0.2)),
         disk_s=dice.choice((0.002, 0.02, 0.2)),
-        message_fault_every=float("inf") if calm else dice.choice((float("inf"), 300.0, 100.0, 30.0)),
+        message_fault_every=inf if calm else dice.choice((inf, 300.0, 100.0, 30.0)),
         faults=tuple(faults),
         settings=settings,
         timing=Timing(
-            interval_s=INTERVAL_S, cancel_grace_s=2.0, stop_grace_s=1.0, restart_cap_s=3.0, backoff_cap_s=2.0
+            interval_s=INTERVAL_S,
+            cancel_grace_s=2.0,
+            stop_grace_s=1.0,
+            restart_cap_s=3.0,
+            backoff_cap_s=2.0,
+            idle_unload_s=dice.choice((inf, inf, 0.5)),
         ),
         fates=dice.choice(((30, 0, 0, 1), (30, 1, 1, 1), (10, 2, 0, 0), (10, 0, 2, 1))),
         unread_most=dice.choice((8, 40, 1000)),

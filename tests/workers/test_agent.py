@@ -23,6 +23,7 @@ class Script:
         self.links = [type("Link", (), {"address": address}) for address in addresses]
         self.crew = self
         self.at_start = at_start
+        self.tally = self
         self.gauges: dict[str, int] = {}
         self.is_ready = False
         self.heard: list[tuple[int, list[Any]]] = []

@@ -44,8 +44,8 @@ def test_a_job_goes_to_the_engine_and_its_frames_come_back_untouched() -> None:
     assert action.frames is chunk
     world.finish()
     assert world.heard() == ["STARTED", "DONE"]
-    assert world.core.jobs_done == 1
-    assert world.core.audio_s == 1.0
+    assert world.core.tally.jobs_done == 1
+    assert world.core.tally.audio_s == 1.0
     assert not world.core.desk.jobs
 
 
@@ -76,7 +76,7 @@ def test_stale_output_of_an_engine_is_dropped() -> None:
     ):
         world.child(0, [envelope, b"\0\0"])
     assert world.heard() == []
-    assert world.core.fenced == 2
+    assert world.core.tally.fenced == 2
 
 
 def test_cancel_of_a_waiting_and_of_a_running_job() -> None:
@@ -466,7 +466,7 @@ def test_a_malformed_message_is_answered_counted_and_changes_nothing(frames: lis
     world = ready_world()
     world.do(world.core.broker_message, 0, frames, world.now)
     assert world.heard() == ["FAILED"]
-    assert world.core.malformed == 1
+    assert world.core.tally.malformed == 1
     assert world.core.links[0].state is LinkState.REGISTERED
     assert not world.core.desk.jobs
 
@@ -475,7 +475,7 @@ def test_a_broken_complaint_is_not_answered() -> None:
     world = ready_world()
     world.do(world.core.broker_message, 0, [pack_envelope(wire.FAILED), b"\xc1"], world.now)
     assert world.heard() == []
-    assert world.core.malformed == 1
+    assert world.core.tally.malformed == 1
 
 
 def test_the_same_attempt_twice_is_a_protocol_error_and_runs_once() -> None:
