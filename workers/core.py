@@ -46,6 +46,8 @@ BROKER_SHAPES: Final = {wire.WELCOME: 2, wire.FAILED: 2, wire.JOB: 3} | dict.fro
     (wire.HEARTBEAT, wire.CANCEL, wire.DRAIN, wire.GOODBYE, wire.REREGISTER), 1
 )
 """Kind → frames of what a broker may send to a worker."""
+UNBLOCKING: Final = frozenset({wire.CANCEL, wire.DRAIN, wire.GOODBYE, wire.REREGISTER})
+"""What may take a job away that others wait behind."""
 START_FAILURES: Final = 3
 """Deaths before the engine was ever loaded that end the worker: it never worked, waiting mends nothing."""
 REFUSALS: Final = 2
@@ -172,6 +174,8 @@ class WorkerCore:
             if kind != wire.FAILED:  # an answer to an answer could go on for ever
                 answer = [pack_envelope(wire.FAILED, job, attempt), encode(failed(error))]
                 self.links.send(link, answer, out)
+        if kind in UNBLOCKING:
+            self.desk.dispatch(now, out)
 
     # Registration.
 
@@ -384,6 +388,7 @@ class WorkerCore:
             self.crew.buried(slot)
             self._finish_leaving(now, out)
         self.desk.tick(now, out)
+        self.desk.dispatch(now, out)
 
     def _beat(self, link: Link, now: float) -> bytes:
         return beat(link, self.crew, self.desk, self.tally, now)

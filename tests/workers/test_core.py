@@ -587,6 +587,20 @@ def test_a_job_that_was_tried_before_has_its_engine_to_itself() -> None:
     assert world.slots[0].jobs == [(key(3), 1)]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+def test_jobs_behind_one_that_needed_an_engine_to_itself_go_on_when_it_is_gone(how: str) -> None:
+    """The simulator found them waiting for the engine's next end although it had room."""
+    world = ready_world(batch=3)
+    world.give(1)
+    world.give(2, attempt=2, ms=1500)
+    world.give(3)
+    if how == "cancelled":
+        world.cancel(2, attempt=2)
+    else:
+        world.tick(2)
+    assert world.slots[0].jobs == [(key(1), 1), (key(3), 1)]
+
+
 def test_a_process_that_dies_loses_all_its_jobs_and_says_so_of_each() -> None:
     world = ready_world(batch=3)
     for job in (1, 2, 3):
