@@ -29,7 +29,9 @@ _MMAP_THRESHOLD: Final = -3
 
 
 def keep_freed_memory(*, computes: bool = False) -> bool:
-    """Ask the C library for it, once and early; `computes`: this is an engine's process.
+    """Ask the C library for it, once and early; an engine's process (`computes`) once its model is loaded.
+
+    Asked before, the weights would come to lie between holes.
 
     False: it knows no such thing (it is not glibc).
     """

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.workers.engines.gpt_sovits.scripted import Scripted, Step
-from tests.workers.engines.gpt_sovits.talking import Start
+from tests.workers.engines.gpt_sovits.talking import Start, starting
 from voicebus.workers.engines.gpt_sovits.engine import GptSovitsEngine
 
 
@@ -22,15 +22,10 @@ def server() -> Iterator[Scripted]:
 @pytest.fixture
 def start(server: Scripted, tmp_path: Path) -> Iterator[Start]:
     """Load an engine; scripts are what the server answers, in turn."""
-    engines: list[GptSovitsEngine] = []
+    with starting(tmp_path / "refs") as begin:
 
-    def load(*scripts: Step | list[Step], **settings: Any) -> GptSovitsEngine:
-        server.scripts = [[script] if not isinstance(script, list) else script for script in scripts]
-        engine = GptSovitsEngine()
-        engine.load({"api_url": server.url, "reference_dir": str(tmp_path / "refs")} | settings)
-        engines.append(engine)
-        return engine
+        def load(*scripts: Step | list[Step], **settings: Any) -> GptSovitsEngine:
+            server.scripts = [[script] if not isinstance(script, list) else script for script in scripts]
+            return begin(server.url, **settings)
 
-    yield load
-    for engine in engines:
-        engine.close()
+        yield load

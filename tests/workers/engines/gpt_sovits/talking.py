@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,22 @@ PCM = TONES.tobytes()
 WHOLE = http(wav(TONES))
 STREAM = [CHUNKED, chunk(open_header()), chunk(PCM), LAST_CHUNK]
 Start = Callable[..., GptSovitsEngine]
+
+
+@contextmanager
+def starting(folder: Path) -> Generator[Start]:
+    """Loads engines for the server at a URL, which place references in `folder`; closes them at the end."""
+    engines: list[GptSovitsEngine] = []
+
+    def load(url: str, **settings: Any) -> GptSovitsEngine:
+        engine = GptSovitsEngine()
+        engine.load({"api_url": url, "reference_dir": str(folder)} | settings)
+        engines.append(engine)
+        return engine
+
+    yield load
+    for engine in engines:
+        engine.close()
 
 
 def voice(engine: GptSovitsEngine, text: str | None = "Said.", language: str = "en-us") -> Voice:

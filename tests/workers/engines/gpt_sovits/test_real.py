@@ -10,12 +10,14 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.workers.engines.gpt_sovits.talking import starting
 from tests.workers.engines.gpt_sovits.tones import RATE_HZ, spoken
 from voicebus.client import Client
 from voicebus.client.launch import Bus
@@ -109,17 +111,8 @@ def server(process: Process) -> Process:
 
 @pytest.fixture
 def start(server: Process, tmp_path: Path) -> Iterator[Callable[..., GptSovitsEngine]]:
-    engines: list[GptSovitsEngine] = []
-
-    def load(**settings: Any) -> GptSovitsEngine:
-        engine = GptSovitsEngine()
-        engine.load({"api_url": server.url, "reference_dir": str(tmp_path / "refs")} | settings)
-        engines.append(engine)
-        return engine
-
-    yield load
-    for engine in engines:
-        engine.close()
+    with starting(tmp_path / "refs") as begin:
+        yield partial(begin, server.url)
 
 
 Start = Callable[..., GptSovitsEngine]
