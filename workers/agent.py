@@ -38,7 +38,7 @@ from .actions import (
     ToBroker,
     ToChild,
 )
-from .children import Child, rss_bytes, thread_environment
+from .children import Child, engine_environment, rss_bytes
 from .core import WorkerCore
 from .sockets import FLUSH_MS, BrokerSocket, receiver, sender, unpacked
 
@@ -73,7 +73,7 @@ class Agent:
         self._core = core
         self._setups = [control.message(control.SETUP, _on(setup, device)) for device in devices]
         self._engine = setup.engine
-        self._environment = thread_environment(threads)
+        self._environment = engine_environment(threads)
         self._announce: Callable[[], None] | None = announce
         self._clock = clock
         self._urgency = urgency

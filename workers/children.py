@@ -28,6 +28,9 @@ from ..common.wire import MAX_FRAME_BYTES
 MAX_PATH_BYTES: Final = 100
 """A socket's path may have 107 bytes on Linux and 103 on macOS."""
 WAIT_POLICY: Final = "OMP_WAIT_POLICY"
+TUNABLES: Final = "GLIBC_TUNABLES"
+HUGE_PAGES: Final = "glibc.malloc.hugetlb"
+"""1: by madvise(2), as far as the kernel has them at hand. Before glibc 2.35 nobody knows it, nor minds."""
 THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -110,14 +113,23 @@ class Child:
         self.forget_folder()
 
 
-def thread_environment(threads: int | None) -> dict[str, str]:
-    """The environment that limits numeric libraries to so many threads, and has those that wait sleep.
+def engine_environment(threads: int | None) -> dict[str, str]:
+    """What an engine process finds in its environment, beside what the agent found in its own.
 
-    OpenMP's threads wait for each other by spinning, which is quickest on cores of their own. Where others
-    want the cores it is a disaster: converting a second of speech took 14 to 18 s instead of 1.7.
+    So many threads for numeric libraries. Threads that sleep while they wait: OpenMP's spin, which is
+    quickest on cores of their own, but where others want the cores converting a second of speech took 14 to
+    18 s instead of 1.7. And huge pages for what glibc allocates, weights above all (`bench/README.md`,
+    "Engines"). Whoever has set one of the latter two for the agent knows why, and keeps it.
     """
-    waiting = {} if WAIT_POLICY in os.environ else {WAIT_POLICY: "passive"}
-    return waiting | ({} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    chosen: dict[str, str] = {}
+    if threads is not None:
+        chosen |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+    if WAIT_POLICY not in os.environ:
+        chosen[WAIT_POLICY] = "passive"
+    others = os.environ.get(TUNABLES, "")
+    if sys.platform == "linux" and HUGE_PAGES not in others:
+        chosen[TUNABLES] = f"{others}:{HUGE_PAGES}=1" if others else f"{HUGE_PAGES}=1"
+    return chosen
 
 
 def rss_bytes(pid: int) -> int:
