@@ -297,6 +297,20 @@ def test_a_worker_gives_way_while_it_speaks_for_nobody_who_waits(broker: Broker,
     assert seen(3, 0) == [{(os.SCHED_OTHER, n)} for n in urgent]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_an_engine_process_is_started_with_what_its_libraries_read(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")
+    (engine,) = children(start().process.pid)
+    environment = Path(f"/proc/{engine}/environ").read_text()
+    # As text: glibc cuts its tunables apart where they lie.
+    assert "GLIBC_TUNABLES=glibc.malloc.arena_max=2" in environment
+    assert "glibc.malloc.hugetlb=1" in environment
+    assert "\0OMP_WAIT_POLICY=passive\0" in environment
+
+
 def test_a_job_is_spoken_as_the_protocol_says(broker: Broker, start: Any) -> None:
     start("seconds_per_char=0.05")
     broker.give(1, "One sentence. And a second one!", attempt=3)

@@ -31,7 +31,7 @@ def gives_huge_pages() -> bool:
 
 
 def marked(environment: Mapping[str, str]) -> int:
-    """How many maps of a process that holds 16 MiB are marked for huge pages."""
+    """How many maps of a process that took 16 MiB from glibc are marked for huge pages."""
     code = [sys.executable, "-c", ALLOCATES]
     return int(subprocess.run(code, env=environment, capture_output=True, text=True, check=True).stdout)
 
@@ -72,7 +72,9 @@ def test_huge_pages_are_asked_for_beside_what_the_operator_tunes(monkeypatch: py
 
 
 @pytest.mark.skipif(not gives_huge_pages(), reason="neither this kernel nor another C library gives them so")
-def test_an_engine_process_has_its_weights_on_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_allocated_with_that_environment_is_marked_for_huge_pages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     assert marked(os.environ) == 0
     assert marked({**os.environ, **children.engine_environment(1)}) >= 1
