@@ -37,7 +37,7 @@ bench-cloning: $(VENV)/run.stamp models  ## how soon the default engine is heard
 	$(BIN)/python bench/cloning.py --scratch out/cloning
 
 bench-engines: $(VENV)/engines.stamp models  ## what engines speak in a second, and what the bus costs: bench/engines.md (half an hour)
-	$(BIN)/python -m bench.engines --threads 1
+	$(BIN)/python -m bench.engines
 
 bench-flame: $(VENV)/run.stamp  ## where the broker spends its time under load: bench/flame.svg
 	$(BIN)/python -m bench.flame

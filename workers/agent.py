@@ -38,8 +38,9 @@ from .actions import (
     ToBroker,
     ToChild,
 )
-from .children import Child, engine_environment, rss_bytes
+from .children import Child, rss_bytes
 from .core import WorkerCore
+from .environment import engine_environment
 from .sockets import FLUSH_MS, BrokerSocket, receiver, sender, unpacked
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Agent:
         self._core = core
         self._setups = [control.message(control.SETUP, _on(setup, device)) for device in devices]
         self._engine = setup.engine
-        self._environment = engine_environment(threads)
+        self._environment = engine_environment(threads, len(core.crew))
         self._announce: Callable[[], None] | None = announce
         self._clock = clock
         self._urgency = urgency

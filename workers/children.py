@@ -27,18 +27,6 @@ from ..common.wire import MAX_FRAME_BYTES
 
 MAX_PATH_BYTES: Final = 100
 """A socket's path may have 107 bytes on Linux and 103 on macOS."""
-WAIT_POLICY: Final = "OMP_WAIT_POLICY"
-TUNABLES: Final = "GLIBC_TUNABLES"
-HUGE_PAGES: Final = "glibc.malloc.hugetlb"
-"""1: by madvise(2), as far as the kernel has them at hand. Before glibc 2.35 nobody knows it, nor minds."""
-THREAD_VARIABLES: Final = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
-"""What numeric libraries read once, when they are loaded: too early for a message to tell them."""
 
 
 class Child:
@@ -111,25 +99,6 @@ class Child:
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.forget_folder()
-
-
-def engine_environment(threads: int | None) -> dict[str, str]:
-    """What an engine process finds in its environment, beside what the agent found in its own.
-
-    So many threads for numeric libraries. Threads that sleep while they wait: OpenMP's spin, which is
-    quickest on cores of their own, but where others want the cores converting a second of speech took 14 to
-    18 s instead of 1.7. And huge pages for what glibc allocates, weights above all (`bench/README.md`,
-    "Engines"). Whoever has set one of the latter two for the agent knows why, and keeps it.
-    """
-    chosen: dict[str, str] = {}
-    if threads is not None:
-        chosen |= dict.fromkeys(THREAD_VARIABLES, str(threads))
-    if WAIT_POLICY not in os.environ:
-        chosen[WAIT_POLICY] = "passive"
-    others = os.environ.get(TUNABLES, "")
-    if sys.platform == "linux" and HUGE_PAGES not in others:
-        chosen[TUNABLES] = f"{others}:{HUGE_PAGES}=1" if others else f"{HUGE_PAGES}=1"
-    return chosen
 
 
 def rss_bytes(pid: int) -> int:

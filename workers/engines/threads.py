@@ -9,10 +9,14 @@ MOST_HELPFUL: Final = 4
 """A step of these models is too small for more threads to help."""
 
 
-def default_threads() -> int:
-    """Cores this process may run on, as far as they help."""
+def usable_cores() -> int:
+    """Cores this process may run on."""
     try:
-        usable = len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows cannot tell
-        usable = os.cpu_count() or 1
-    return min(usable, MOST_HELPFUL)
+        return os.cpu_count() or 1
+
+
+def default_threads() -> int:
+    """As many as there are cores to use, as far as they help."""
+    return min(usable_cores(), MOST_HELPFUL)
