@@ -326,10 +326,10 @@ def page(found: Mapping[str, Any]) -> str:
         f"XTTS-v2: {found['xtts']}, float32, {found['tokens']} tokens a row. Threads: {found['threads']}. "
         "*Over the bus by alone*: the time of the same work through broker, worker and client by that of the "
         "engine called in a process of its own, pair by pair in one run, with all processes started anew "
-        "after every few pairs; a worker gives its engines huge pages, which one that is called alone has "
-        "not. *Outside the engine*: what of the time over the bus the engine's process did not spend on the "
-        "jobs: the bus itself. The host's look at each segment's "
-        "sound is in Kokoro's figures; at the babble of random weights it is off.",
+        "after every few pairs. One that is called alone is started as anybody would start it; a worker "
+        "gives its engines huge pages, and other ways for threads to wait. *Outside the engine*: what of "
+        "the time over the bus the engine's process did not spend on the jobs. The host's look at each "
+        "segment's sound is in Kokoro's figures; at the babble of random weights it is off.",
         "",
         "| engine | | audio s a round | audio s per s, alone | over the bus | over the bus by alone | budget "
         "| | processor time over the bus by alone | outside the engine, ms |",
