@@ -14,7 +14,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -40,7 +40,6 @@ from .actions import (
 )
 from .children import Child, rss_bytes
 from .core import WorkerCore
-from .environment import engine_environment
 from .sockets import FLUSH_MS, BrokerSocket, receiver, sender, unpacked
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,8 @@ MAX_WAIT_S: Final = 60.0
 class Agent:
     """Runs a core until it exits. `announce` is called once, when the worker is ready.
 
-    The engines take turns at the `devices`; "auto" is what one does that is told of none.
+    The engines take turns at the `devices`; "auto" is what one does that is told of none. `environment` is
+    theirs, beside the agent's own.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Agent:
         setup: control.Setup,
         *,
         devices: Sequence[str] = ("auto",),
-        threads: int | None = None,
+        environment: Mapping[str, str] | None = None,
         announce: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         urgency: Urgency | None = None,
@@ -74,7 +74,7 @@ class Agent:
         self._core = core
         self._setups = [control.message(control.SETUP, _on(setup, device)) for device in devices]
         self._engine = setup.engine
-        self._environment = engine_environment(threads, len(core.crew))
+        self._environment = environment or {}
         self._announce: Callable[[], None] | None = announce
         self._clock = clock
         self._urgency = urgency

@@ -74,6 +74,7 @@ def serve(
     from . import control
     from .agent import Agent
     from .core import WorkerCore
+    from .environment import engine_environment
     from .host_settings import HostSettings
     from .links import Timing
     from .registry import find
@@ -122,8 +123,10 @@ def serve(
     try:
         keep_freed_memory()
         urgency = Urgency(started + section.agent_nice)
-        threads = _threads(settings.get("threads"))
-        agent = Agent(core, setup, devices=devices, threads=threads, announce=announce, urgency=urgency)
+        environment = engine_environment(_threads(settings.get("threads")), slots or section.slots)
+        agent = Agent(
+            core, setup, devices=devices, environment=environment, announce=announce, urgency=urgency
+        )
     except TypeError as error:
         raise ConfigError(f"a setting of {engine} cannot be sent to it: {error}") from None
     _install_signals(agent)
