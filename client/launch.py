@@ -14,6 +14,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -69,6 +70,7 @@ class Bus:
     `engines` maps an engine to its number of workers. `settings` go to the engines: for all of them, or by
     engine name. `config` is the rest of config.yaml, such as `{"broker": {"strategy": "least_load"}}`.
     `slots` is the number of engines in each worker. Raises what a child that does not start says.
+    Where the process is killed, its bus ends too, if the main thread started it and the system is Linux.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Bus:
             "vc-broker ready",
             environ=self._environ,
             on_line=self._on_line,
+            bound=_lasts(),
         )
         self.frontend, self.backend = endpoints(self.broker.wait_ready(self._ready_timeout_s))
         return self.broker
@@ -151,6 +154,7 @@ class Bus:
             "vc-worker ready",
             environ=self._environ,
             on_line=self._on_line,
+            bound=_lasts(),
         )
         self.workers.append(child)
         if wait:
@@ -200,3 +204,8 @@ class Bus:
         if any(name in self._settings for name in self._engines):
             return cast("Mapping[str, Any]", self._settings.get(engine) or {})
         return self._settings
+
+
+def _lasts() -> bool:
+    """Whether this thread is there for as long as the process: its end is taken for that of the process."""
+    return threading.current_thread() is threading.main_thread()

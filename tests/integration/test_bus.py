@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -118,3 +123,32 @@ def test_a_wedged_engine_loses_its_job_to_another() -> None:
         speech = job.result(timeout_s=30)
         bus.kill_worker(0)
     assert (speech.worker, speech.attempts) == ("sound", 2)
+
+
+SCRIPT = """
+import time
+from voicebus.client.launch import Bus
+with Bus() as bus:
+    print(bus.broker.pid, *(worker.pid for worker in bus.workers), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent has died")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_bus_does_not_outlive_a_script_that_is_killed(number: signal.Signals) -> None:
+    """It did: a benchmark that was ended left a broker and workers that took the cores of the next one."""
+    script = subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True)
+    assert script.stdout is not None
+    pids = [int(pid) for pid in script.stdout.readline().split()]
+    assert len(pids) == 2
+    ends = [os.pidfd_open(pid) for pid in pids]
+    script.send_signal(number)
+    script.wait(10)
+    script.stdout.close()
+    try:
+        for end in ends:
+            assert select.select([end], [], [], 20)[0], "a process of the bus lives on"
+    finally:
+        for end in ends:
+            os.close(end)
