@@ -2,7 +2,7 @@
 
 A model that decodes speech step by step is limited by memory and not by arithmetic: eight rows take hardly
 longer than one. So the jobs that are here are spoken in rounds, a segment of each at a time. Jobs join and
-leave between rounds; a round waits a moment for those that are on their way, never longer. What a row's
+leave between rounds; a round waits a moment for those that may be on their way, never longer. What a row's
 company does must not harm it: a batch that does not fit into memory is halved, one that fails for
 another reason is spoken again row by row, so that only the row at fault ends.
 """
@@ -18,11 +18,13 @@ from typing import Final, Generic, Protocol
 
 from ..common.errors import BusError
 from .actions import Frames
-from .attempt import Attempt, Host, is_out_of_memory
-from .engine import Row, Samples, StateT
+from .attempt import Attempt, Host
+from .engine import Row, Samples, StateT, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
+WAITING_PART: Final = 0.01
+"""Of what a round takes, the most that is waited for company: on a GPU 10 ms are a tenth of a sentence."""
 RECOVERY_ROUNDS: Final = 20
 """Full rounds in a row that fitted into memory, after which twice as many rows are tried again."""
 
@@ -56,6 +58,9 @@ class Choir(Generic[StateT]):
         "Those of a batch that failed, until each has spoken its segment alone."
         self._most = host.engine.batch
         self._fitted = 0
+        self._round_s = math.inf
+        self._changed = False
+        "Whether a job has come or gone since the last wait: then others may be on their way."
         self.rounds = self.halved = 0
 
     @property
@@ -76,18 +81,21 @@ class Choir(Generic[StateT]):
 
     def gather(self) -> None:
         """Take the jobs that are here and, if there is room for more, those that come within the wait."""
-        deadline = self._clock() + self._wait_s
+        began, most_s = self._clock(), min(self._wait_s, WAITING_PART * self._round_s)
         while len(self._attempts) < self._host.engine.batch:
-            left_ms = math.ceil((deadline - self._clock()) * 1000)
+            wait_s = most_s if self._changed else 0.0
+            left_ms = math.ceil(1000 * (wait_s - (self._clock() - began)))
             frames = self._inbox.take(max(0, left_ms))
             if frames is None:
-                return
+                break
             self.add(frames)
+        self._changed = False
 
     def add(self, frames: Frames) -> None:
         """Take a job in: it is announced, and its voice is learnt."""
         attempt = Attempt(self._host, frames)
         self._attempts.append(attempt)
+        self._changed = True
         self._guarded(attempt, attempt.begin)
         self._finish_if_over(attempt)
 
@@ -117,7 +125,8 @@ class Choir(Generic[StateT]):
             self._fits(len(rows))
         finally:
             self.rounds += 1
-            share_s = (self._clock() - began) / len(rows)
+            self._round_s = self._clock() - began
+            share_s = self._round_s / len(rows)
             for attempt in chosen:
                 attempt.engine_s += share_s
         for attempt in chosen:
@@ -170,6 +179,7 @@ class Choir(Generic[StateT]):
 
     def _leave(self, attempt: Attempt[StateT]) -> None:
         self._attempts.remove(attempt)
+        self._changed = True
         self._shy.discard(attempt)
 
     # When a batch breaks.
