@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-engines check format bench bench-cloning bench-engines bench-flame guarantees chaos soak soak-mutations models clean
+.PHONY: demo test test-engines test-gpu check format bench bench-cloning bench-engines bench-flame guarantees chaos soak soak-mutations models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -18,6 +18,9 @@ test: $(VENV)/test.stamp models  ## all tests: units, properties, real processes
 
 test-engines: $(VENV)/engines.stamp .cache/gpt-sovits.stamp models  ## the real engines on small checkpoints, and the real GPT-SoVITS server
 	$(BIN)/python -m pytest -m heavy
+
+test-gpu: $(VENV)/engines.stamp models  ## the real engines on an NVIDIA GPU, where PyTorch is a build for it
+	$(BIN)/python -m pytest -m gpu
 
 check: $(VENV)/check.stamp  ## format, lint, strict types
 	$(BIN)/ruff format --check .

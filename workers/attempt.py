@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from ..common.wire import pack_envelope, unpack_envelope
 from . import control
 from .actions import Frames
 from .checking import Checker
-from .engine import Engine, Request, Samples, StateT
+from .engine import Engine, Request, Samples, StateT, is_out_of_memory
 from .languages import match_language
 from .pcm import FIRST_CHUNK_BYTES, checked, pieces
 
@@ -280,11 +280,3 @@ class Attempt(Generic[StateT]):
                 "the engine ran out of memory on this text: send shorter pieces, or use fewer slots"
             )
         return EngineError(f"{self._host.name} failed: {type(error).__name__}: {error}")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an engine ran out of memory: Python's, or PyTorch's on a GPU or, a bare RuntimeError, a CPU."""
-    names: set[Any] = {cls.__name__ for cls in type(error).__mro__}  # torch is not imported here
-    return not names.isdisjoint(("MemoryError", "OutOfMemoryError")) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )

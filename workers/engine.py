@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,3 +151,15 @@ class Engine(ABC, Generic[StateT]):
 
     def close(self) -> None:
         """Let go of the model. Called once, before the process ends in good order."""
+
+
+_NO_MEMORY: Final = ("allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an engine ran out of memory: Python's, or PyTorch's, which on a CPU and inside CUDA's libraries
+    is a bare `RuntimeError`."""
+    names: set[Any] = {cls.__name__ for cls in type(error).__mro__}  # torch is not imported here
+    return not names.isdisjoint(("MemoryError", "OutOfMemoryError")) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )

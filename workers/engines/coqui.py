@@ -20,6 +20,7 @@ from typing import Any, Final
 from zipfile import BadZipFile
 
 from ...common.errors import ConfigError, ModelMissing
+from ..engine import is_out_of_memory
 
 NOISY: Final = ("TTS", "trainer", "transformers", "numba", "matplotlib", "jieba", "fsspec", "torchaudio")
 """Loggers that tell a worker's operator nothing."""
@@ -82,6 +83,21 @@ def set_threads(count: int) -> None:
     torch().set_num_threads(count)
 
 
+def device_figures(device: Any) -> dict[str, int | float]:
+    """What this process holds of a GPU's memory, for a worker's figures; nothing where it is no GPU."""
+    if device.type != "cuda":
+        return {}
+    return {"device_bytes": int(torch().cuda.memory_reserved(device))}
+
+
+def limit_device_memory(device: Any, mib: int | None) -> None:
+    """Take no more of a GPU's memory than this; asking for more is running out of it."""
+    lib = torch()
+    if device.type == "cuda" and mib is not None:
+        total = lib.cuda.get_device_properties(device).total_memory
+        lib.cuda.set_per_process_memory_fraction(min(1.0, mib * 2**20 / total), device)
+
+
 def load_weights(path: Path) -> Any:
     """Read a checkpoint onto the CPU, tensors and plain containers alone.
 
@@ -95,7 +111,7 @@ def load_weights(path: Path) -> Any:
             f"{path} is refused: it is damaged, or holds Python objects besides weights, which could run code"
         ) from error
     except (EOFError, BadZipFile, RuntimeError, ValueError, KeyError) as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise
         raise ModelMissing(f"{path} is damaged: fetch it again ({_first_line(error)})") from error
     except OSError as error:
@@ -143,10 +159,6 @@ def _nothing() -> None:
 
 def _unchanged(function: Any) -> Any:
     return function
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return "allocate memory" in str(error) or "out of memory" in str(error)
 
 
 def _first_line(error: BaseException) -> str:

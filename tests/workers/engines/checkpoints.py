@@ -11,6 +11,7 @@ the audio is long enough for its text. Run it to make one for a worker:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ FULL: Final = {
 }
 
 
-def make_xtts(folder: Path, full: bool = False) -> Path:
+def make_xtts(folder: Path, sizes: Mapping[str, int] = TINY) -> Path:
     """Write config.json, vocab.json, model.pth and speakers_xtts.pth, and return the folder."""
     torch = coqui.torch()
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,6 @@ def make_xtts(folder: Path, full: bool = False) -> Path:
     torch.manual_seed(20)
     vocabulary = _vocabulary(folder / "vocab.json")
     config = configs.XttsConfig()
-    sizes = FULL if full else TINY
     for name, value in {
         **sizes,
         "gpt_use_perceiver_resampler": True,
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--full", action="store_true", help="as large as the real one")
     chosen = parser.parse_args()
-    print(make_xtts(chosen.folder, full=chosen.full))
+    print(make_xtts(chosen.folder, FULL if chosen.full else TINY))
 
 
 if __name__ == "__main__":

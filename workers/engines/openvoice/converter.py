@@ -83,6 +83,10 @@ class Converter:
         self.fingerprint = _fingerprint(checkpoint)
         "The weights' SHA-256, shortened: tone colours of other weights mean nothing to these."
 
+    def figures(self) -> dict[str, int | float]:
+        """What is in use on the device."""
+        return coqui.device_figures(self._device)
+
     def tone(self, samples: Samples) -> FloatArray:
         """Hear who speaks: tone colour [1, 256, 1] of at least half a second of audio at `rate_hz`."""
         with self._torch.inference_mode():

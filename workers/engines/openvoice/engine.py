@@ -163,8 +163,8 @@ class OpenVoiceEngine(Engine[FloatArray]):
         return self.base.segments(text, language)
 
     def figures(self) -> Mapping[str, int | float]:
-        """The base's own."""
-        return self.base.figures()
+        """The base's own, and what is in use on the device."""
+        return {**self.base.figures(), **self._converter.figures()}
 
     def pack(self, voice: FloatArray) -> Arrays:
         """One array, `tone` float32 [1, 256, 1]."""

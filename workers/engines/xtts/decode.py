@@ -43,11 +43,9 @@ class Batch:
         self._model = model
         self.lines: list[Line] = []
         self.steps = 0
-        self._length = 0
         self._sampler: Any = None
         self._cache: Any = None
         self._heard: Any = None
-        self._mask: Any = None
         self._tokens: Any = None
 
     def begin(self, lines: Sequence[Line]) -> None:
@@ -61,32 +59,30 @@ class Batch:
             model.start,
             model.device,
         )
-        self._cache = model.cache()
         prefixes = [model.prefix(line.text, line.row.voice) for line in lines]
-        longest = max(int(prefix.shape[1]) for prefix in prefixes)
+        lengths = [int(prefix.shape[1]) for prefix in prefixes]
+        longest = max(lengths)
         pad = torch.nn.functional.pad
         with torch.inference_mode():
+            self._cache = model.cache(len(lines), longest + max(line.most for line in lines))
+            self._cache.begin([length + 1 for length in lengths])  # with the first audio token
             self._heard = torch.cat(
-                [pad(prefix, (0, 0, longest - int(prefix.shape[1]), 0)) for prefix in prefixes]
+                [
+                    pad(prefix, (0, 0, longest - length, 0))
+                    for prefix, length in zip(prefixes, lengths, strict=True)
+                ]
             )
-            width = longest + max(line.most for line in lines) + 1
-            self._mask = torch.ones(len(lines), width, dtype=torch.long, device=model.device)
-            for place, prefix in enumerate(prefixes):
-                self._mask[place, : longest - int(prefix.shape[1])] = 0
             self._tokens = torch.full((len(lines),), model.start, device=model.device)
-        self._length = longest
 
     def step(self) -> None:
         """Give every line one more token."""
-        torch, model = self._torch, self._model
-        with torch.inference_mode():
-            embedded = model.embed(self._tokens, self.steps)
-            if self.steps == 0:
-                embedded = torch.cat([self._heard, embedded], dim=1)
+        model = self._model
+        with self._torch.inference_mode():
+            if self._heard is not None:
+                latents, logits = model.begin(self._heard, self._tokens, self._cache)
                 self._heard = None
-            self._length += 1
-            mask = self._mask[:, : self._length]
-            latents, logits = model.step(embedded, self._cache, mask)
+            else:
+                latents, logits = model.step(self._tokens, self.steps, self._cache)
             self._tokens = self._sampler.choose(logits, self.steps)
             chosen = self._tokens.tolist()
         self.steps += 1
@@ -107,11 +103,10 @@ class Batch:
         with self._torch.inference_mode():
             chosen = self._torch.tensor(places, device=self._model.device)
             self._sampler.keep(chosen)
-            self._cache.batch_select_indices(chosen)
-            self._mask = self._mask[chosen]
+            self._cache.keep(places)
             self._tokens = self._tokens[chosen]
 
     def clear(self) -> None:
         """Let go of the memory, even where an exception's traceback still holds the batch."""
         self.lines = []
-        self._sampler = self._cache = self._mask = self._heard = self._tokens = None
+        self._sampler = self._cache = self._heard = self._tokens = None

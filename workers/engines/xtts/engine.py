@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from ....common.errors import BadRequest, ConfigError, EngineError
-from ...engine import Arrays, Engine, Part, Reference, Request, Row, Samples
+from ...engine import Arrays, Engine, Part, Reference, Request, Row, Samples, is_out_of_memory
 from .. import coqui
 from . import languages, weights
 from .decode import Batch, Line
@@ -63,8 +63,9 @@ class XttsEngine(Engine[Voice]):
         device = coqui.device(chosen.device)
         folder = weights.find(chosen)
         coqui.set_threads(chosen.threads)
+        coqui.limit_device_memory(device, chosen.device_memory_mib)
         network, config = weights.load(folder, chosen)
-        self._loaded = model = Model(network, config, device, self._dtype(device))
+        self._loaded = model = Model(network, config, device, self._dtype(device), chosen.graphs)
         self._speakers = weights.speakers(folder)
         if chosen.speaker:
             self.stock_voice(chosen.speaker)
@@ -169,8 +170,7 @@ class XttsEngine(Engine[Voice]):
             batch.clear()
             for line in lines:
                 line.latents.clear()
-            if self.model.device.type == "cuda":
-                coqui.torch().cuda.empty_cache()
+            self.model.release()
             raise
         finally:
             self._tokens += sum(len(line.tokens) for line in lines)
@@ -182,16 +182,17 @@ class XttsEngine(Engine[Voice]):
             "rows_spoken": self._rows,
             "tokens": self._tokens,
         }
-        if self._loaded is not None and self._loaded.device.type == "cuda":
-            figures["device_bytes"] = int(coqui.torch().cuda.memory_reserved(self._loaded.device))
+        if self._loaded is not None:
+            figures |= coqui.device_figures(self._loaded.device)
         return figures
 
     def close(self) -> None:
         """Let go of the network."""
-        on_gpu = self._loaded is not None and self._loaded.device.type == "cuda"
-        self._loaded = None
+        loaded, self._loaded = self._loaded, None
         self._speakers = {}
-        if on_gpu:
+        if loaded is not None and loaded.device.type == "cuda":
+            loaded.release()
+            del loaded
             coqui.torch().cuda.empty_cache()
 
     def _decode(self, batch: Batch) -> Iterator[Part]:
@@ -242,12 +243,28 @@ class XttsEngine(Engine[Voice]):
         for language, text in (("zh-cn", "你好"), ("ja", "こんにちは")):
             if language in self.languages:
                 self.model.encode(text, language)
-        rows = [Row(Request("Ready to speak.", "en"), voice) for _ in range(self.batch)]
-        lines = [replace(self._line(place, row), most=WARM_UP_TOKENS) for place, row in enumerate(rows)]
+        while not self._speaks(Request("Ready to speak.", "en"), voice):
+            self.batch //= 2
+            log.warning("not enough memory: no more than %d segments at once", self.batch)
+
+    def _speaks(self, request: Request, voice: Voice) -> bool:
+        """Whether a full batch fits into memory. Raises `EngineError` where not even one row does."""
+        rows = [Row(request, voice) for _ in range(self.batch)]
         batch = Batch(self.model)
-        batch.begin(lines)
-        for _ in self._decode(batch):
-            pass
+        try:
+            self.model.prepare(self.batch)
+            batch.begin(
+                [replace(self._line(place, row), most=WARM_UP_TOKENS) for place, row in enumerate(rows)]
+            )
+            for _ in self._decode(batch):
+                pass
+        except Exception as error:
+            if not is_out_of_memory(error) or self.batch == 1:
+                raise
+            batch.clear()
+            self.model.release()
+            return False
+        return True
 
     def _dtype(self, device: Any) -> Any:
         wanted = self._settings.precision

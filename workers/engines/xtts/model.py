@@ -19,6 +19,8 @@ import numpy as np
 from ....common.errors import TextTooLong
 from ...engine import Samples
 from .. import coqui
+from .graphs import Graphs
+from .transformer import Cache, Transformer
 
 CONDITIONING_HZ: Final = 22_050
 HINDI_DIGITS: Final = ("शून्य", "एक", "दो", "तीन", "चार", "पाँच", "छह", "सात", "आठ", "नौ")
@@ -38,8 +40,11 @@ class Voice:
 class Model:
     """The network on its device."""
 
-    def __init__(self, network: Any, config: Any, device: Any, dtype: Any) -> None:
-        """Take coqui's model over: it is moved, and its language model made `dtype`."""
+    def __init__(self, network: Any, config: Any, device: Any, dtype: Any, graphs: bool = True) -> None:
+        """Take coqui's model over: it is moved, and its language model made `dtype`.
+
+        `graphs`: on CUDA, record a step once and play it back.
+        """
         torch = coqui.torch()
         self.torch = torch
         self.device = device
@@ -50,16 +55,12 @@ class Model:
                 torch.nn.utils.parametrize.remove_parametrizations(part, "weight")
         network.to(device).train(False)
         network.gpt.gpt.to(dtype)
-        # Positions are in what it hears already. The zeros that coqui adds in their place are float32.
-        nowhere = torch.zeros(1, 1, 1, device=device, dtype=dtype)
-
-        def no_position(_positions: Any) -> Any:
-            return nowhere
-
-        network.gpt.gpt.wpe = no_position
         network.requires_grad_(False)
         self._network = network
         self._gpt = network.gpt
+        # What it hears has its positions in it; the module's own are left out.
+        self.transformer = Transformer(network.gpt.gpt)
+        self._graphs = Graphs() if graphs and device.type == "cuda" else None
         self.tokenizer = network.tokenizer
         self.start: int = int(self._gpt.start_audio_token)
         self.stop: int = int(self._gpt.stop_audio_token)
@@ -147,23 +148,48 @@ class Model:
 
     # Speaking.
 
-    def cache(self) -> Any:
-        """Where the language model keeps what it has heard."""
-        return coqui.module("transformers.cache_utils").DynamicCache()
+    def prepare(self, rows: int) -> None:
+        """Do before the first job what batches of so many rows would wait for."""
+        if self._graphs is not None:
+            self._graphs.prepare(self._after, self.transformer, rows)
 
-    def embed(self, tokens: Any, position: int) -> Any:
+    def cache(self, rows: int, length: int) -> Cache:
+        """Where the language model keeps what it hears; `length` is the most that it may be."""
+        if self._graphs is not None:
+            return self._graphs.cache(self.transformer, rows, length)
+        return Cache(self.transformer, rows)
+
+    def embed(self, tokens: Any, position: Any) -> Any:
         """Audio tokens (rows) at a position: rows × 1 × channels."""
-        gpt = self._gpt
-        place = gpt.mel_pos_embedding.get_fixed_embedding(position, self.device)
-        return gpt.mel_embedding(tokens)[:, None] + place
+        return self._gpt.mel_embedding(tokens)[:, None] + self._gpt.mel_pos_embedding.emb(position)[None]
 
-    def step(self, embedded: Any, cache: Any, mask: Any) -> tuple[Any, Any]:
-        """Hear more. Return the last position's latents (rows × channels) and logits (rows × tokens)."""
-        # The cache's name has changed between releases of transformers, its place has not.
-        heard = self._gpt.gpt(
-            None, cache, inputs_embeds=embedded.to(self.dtype), attention_mask=mask, use_cache=True
-        )
-        latents = self._gpt.final_norm(heard.last_hidden_state[:, -1].float())
+    def begin(self, prefixes: Any, tokens: Any, cache: Cache) -> tuple[Any, Any]:
+        """Hear prefixes (rows × positions × channels) and the first tokens; return what `step` does."""
+        first = self.embed(tokens, self.torch.zeros(1, dtype=self.torch.long, device=self.device))
+        embedded = self.torch.cat([prefixes, first], dim=1)
+        return self._read(self.transformer.hear(embedded.to(self.dtype), cache))
+
+    def step(self, tokens: Any, position: int, cache: Cache) -> tuple[Any, Any]:
+        """Hear a token of each row. Return the latents (rows × channels) and logits (rows × tokens)."""
+        if self._graphs is not None:
+            return self._graphs.step(self._after, tokens, position, cache)
+        place = self.torch.tensor([position], device=self.device)
+        return self._read(self.transformer.hear(self.embed(tokens, place).to(self.dtype), cache))
+
+    def release(self) -> None:
+        """Let go of what only speaks faster, where memory is short."""
+        if self._graphs is not None:
+            self._graphs.clear()
+        if self.device.type == "cuda":
+            self.torch.cuda.empty_cache()
+
+    def _after(self, tokens: Any, position: Any, layers: Any, put: Any, mask: Any) -> tuple[Any, Any]:
+        """A step whose every argument is a tensor at the same place each time."""
+        embedded = self.embed(tokens, position).to(self.dtype)
+        return self._read(self.transformer.run(embedded, layers, put, mask))
+
+    def _read(self, heard: Any) -> tuple[Any, Any]:
+        latents = self._gpt.final_norm(heard[:, -1].float())
         return latents, self._gpt.mel_head(latents)
 
     def frames(self, latents: Any, speed: float) -> Any:

@@ -17,12 +17,13 @@ MAX_AUDIO_TOKENS: Final = 602
 NUMBERS: Final[Mapping[str, tuple[int, int]]] = {
     "threads": (1, 64),
     "batch": (1, 64),
+    "device_memory_mib": (64, 1_048_576),
     "max_tokens": (10, MAX_AUDIO_TOKENS),
     "max_ref_length": (1, 600),
     "gpt_cond_len": (1, 600),
     "gpt_cond_chunk_len": (1, 60),
 }
-OTHERS: Final = ("model_dir", "accept_cpml", "device", "precision", "speaker")
+OTHERS: Final = ("model_dir", "accept_cpml", "device", "precision", "graphs", "speaker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,10 @@ class Settings:
     threads: int = 1
     precision: str = "auto"
     "Of the language model; auto is float16 on a GPU. The vocoder is float32 always."
+    graphs: bool = True
+    "On CUDA, whether a decoding step is recorded once and played back."
+    device_memory_mib: int | None = None
+    "MiB of a GPU's memory that may be taken; None is all of it."
     batch: int | None = None
     "None is what suits the device."
     max_tokens: int = MAX_AUDIO_TOKENS
@@ -65,6 +70,8 @@ class Settings:
             device=str(settings.get("device") or "auto"),
             threads=_whole("threads", settings.get("threads")) or default_threads(),
             precision=_word("precision", settings.get("precision") or "auto", PRECISIONS),
+            graphs=_switch("graphs", settings.get("graphs", True)),
+            device_memory_mib=_whole("device_memory_mib", settings.get("device_memory_mib")),
             batch=_whole("batch", settings.get("batch")),
             max_tokens=_whole("max_tokens", settings.get("max_tokens")) or MAX_AUDIO_TOKENS,
             max_ref_length=_whole("max_ref_length", settings.get("max_ref_length")),

@@ -28,6 +28,8 @@ def test_settings_are_taken_as_they_come_from_yaml_or_from_a_command_line() -> N
     typed: dict[str, Any] = {
         "batch": 6,
         "accept_cpml": True,
+        "graphs": False,
+        "device_memory_mib": 4096,
         "top_k": 30,
         "temperature": 0.5,
         "do_sample": False,
@@ -43,6 +45,8 @@ def test_settings_are_taken_as_they_come_from_yaml_or_from_a_command_line() -> N
         ({"colour": 1}, "colour"),
         ({"batch": 0}, "from 1 to 64"),
         ({"threads": "many"}, "from 1 to 64"),
+        ({"device_memory_mib": 63}, "from 64 to 1048576"),
+        ({"graphs": "perhaps"}, "true or false"),
         ({"stream_chunk_size": 4}, "from 5 to 200"),
         ({"max_tokens": 603}, "from 10 to 602"),
         ({"max_ref_length": 0}, "from 1 to 600"),

@@ -14,6 +14,7 @@ import pytest
 from voicebus.common.errors import BadRequest, ConfigError, TextTooLong
 from voicebus.workers.engine import Reference, Request, Row, Samples
 from voicebus.workers.engines import coqui
+from voicebus.workers.engines.xtts.decode import Batch, Line
 from voicebus.workers.engines.xtts.engine import XttsEngine
 from voicebus.workers.engines.xtts.model import Voice
 from voicebus.workers.engines.xtts.tape import REACH
@@ -176,11 +177,11 @@ def test_running_out_of_memory_is_raised_as_it_comes_and_holds_on_to_nothing(
     caches: list[weakref.ref[Any]] = []
     step = engine.model.step
 
-    def third_time(embedded: Any, cache: Any, mask: Any) -> tuple[Any, Any]:
+    def third_time(tokens: Any, position: int, cache: Any) -> tuple[Any, Any]:
         caches.append(weakref.ref(cache))
         if len(caches) == 3:
             raise lacking
-        return step(embedded, cache, mask)
+        return step(tokens, position, cache)
 
     with monkeypatch.context() as patch:
         patch.setattr(engine.model, "step", third_time)
@@ -192,6 +193,24 @@ def test_running_out_of_memory_is_raised_as_it_comes_and_holds_on_to_nothing(
     gc.collect()
     assert caches[0]() is None
     assert speak(engine, rows(engine, seed=5))[0][0].size > 0
+
+
+def test_a_batch_that_does_not_fit_at_start_is_halved(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker told to take more than its GPU can hold would never have started."""
+    begin = Batch.begin
+
+    def crowded(batch: Batch, lines: Sequence[Line]) -> None:
+        if len(lines) > 3:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        begin(batch, lines)
+
+    monkeypatch.setattr(Batch, "begin", crowded)
+    engine = XttsEngine()
+    engine.load({"model_dir": str(checkpoint), "threads": 1, "device": "cpu", "batch": 8})
+    assert engine.batch == 2
+    engine.close()
 
 
 def test_one_loop_is_one_call(engine: XttsEngine) -> None:
