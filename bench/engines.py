@@ -1,6 +1,6 @@
 """What the engines speak in a second, and what the bus costs beside calling the very same engine directly.
 
-    python -m bench.engines [--starts 3] [--rounds 2] [--xtts FOLDER]
+    python -m bench.engines [--starts 3] [--rounds 2] [--xtts FOLDER] [--set device=cuda:0]
 
 Each engine runs twice, in a process of its own that is called through a pipe, and behind a real broker and
 worker, with the same settings and the same texts. The two take turns and change who begins, so that a busy
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import TracebackType
@@ -41,9 +41,9 @@ from voicebus.workers.engine import Engine, Reference, Request, Row
 from voicebus.workers.registry import create
 
 from . import machine
+from .engine_page import page
 from .interactive import family
 from .processes import CACHE, ROOT, cpu_ns, load_average, until
-from .tables import spread
 
 PAGE: Final = Path(__file__).with_suffix(".md")
 FULL: Final = CACHE / "xtts-full"
@@ -51,13 +51,14 @@ XTTS: Final = "true size (454 million parameters), random weights"
 VOICE: Final = "amber"
 LANGUAGE: Final = "en"
 LOAD_S: Final = 600.0
-BUDGET: Final = 1.02
-"""Time over the bus by time of the engine alone."""
 ROWS: Final = (1, 2, 4, 8)
 SLOTS: Final = (1, 2)
 TOKENS: Final = 40
 SENTENCES: Final = 4
 """Of Kokoro, which speaks one at a time in each slot."""
+KOKORO_ROUNDS: Final = 4
+"""Pairs of Kokoro for one of XTTS: they are up to a tenth apart, each way, and six of them once said 1.06
+where sixteen said 1.00."""
 SAME_S: Final = 0.001
 """What the audio of a pair may differ by: nothing but the rounding of a sum."""
 TEXTS: Final = (
@@ -268,12 +269,12 @@ def keep(cell: Cell, alone: Taken, bussed: Taken, *, texts: int, slots: int, kep
 
 
 def measure_xtts(
-    folder: Path, rows: Sequence[int], starts: int, rounds: int, tokens: int, threads: int
+    settings: Mapping[str, Any], rows: Sequence[int], starts: int, rounds: int
 ) -> tuple[list[Cell], str]:
     """Batches that are to be one call each; also a sentence on whether they were."""
     cells = [Cell("xtts", f"{count} at once") for count in rows]
-    settings = {"model_dir": str(folder), "max_tokens": tokens, "threads": threads, "batch": max(2, *rows)}
-    groups = {cell: [TEXTS[:count]] for cell, count in zip(cells, rows, strict=True)}
+    settings = {**settings, "batch": max(2, *rows)}
+    groups = {cell: [list(islice(cycle(TEXTS), count))] for cell, count in zip(cells, rows, strict=True)}
     turns, calls = rounds + 1, list[int]()
     for _ in range(starts):
         # Random weights babble: the host would find most of it faulty, and have it said twice.
@@ -294,7 +295,7 @@ def measure_kokoro(slots: int, starts: int, rounds: int, threads: int) -> list[C
     cell = Cell("kokoro", f"{slots} slot{'s' if slots > 1 else ''}")
     sentences = [[text] for text in TEXTS[:SENTENCES]]
     for _ in range(starts):
-        measure({cell: sentences}, {"threads": max(1, threads // slots)}, slots, rounds)
+        measure({cell: sentences}, {"threads": max(1, threads // slots)}, slots, KOKORO_ROUNDS * rounds)
     return [cell]
 
 
@@ -309,53 +310,22 @@ def full_xtts(folder: Path = FULL) -> Path:
     return folder
 
 
-# ---- the page
-
-
-def page(found: Mapping[str, Any]) -> str:
-    """The figures as Markdown."""
-    before, after = found["load_average"]
-    host = found["machine"]
-    lines = [
-        "# Engines: what they speak in a second, and what the bus costs",
-        "",
-        f"Written by `{found['command']}` on {found['date']}. {host['cpu']}, {host['cores']} cores, "
-        f"{host['system']}, Python {host['python']}, no GPU; load average {before:.2f} before and "
-        f"{after:.2f} after. Where three figures stand, they are least – **middle** – most.",
-        "",
-        f"XTTS-v2: {found['xtts']}, float32, {found['tokens']} tokens a row. Threads: {found['threads']}. "
-        "*Over the bus by alone*: the time of the same work through broker, worker and client by that of the "
-        "engine called in a process of its own, pair by pair in one run, with all processes started anew "
-        "after every few pairs. One that is called alone is started as anybody would start it; a worker "
-        "gives its engines huge pages, and other ways for threads to wait. *Outside the engine*: what of "
-        "the time over the bus the engine's process did not spend on the jobs. The host's look at each "
-        "segment's sound is in Kokoro's figures; at the babble of random weights it is off.",
-        "",
-        "| engine | | audio s a round | audio s per s, alone | over the bus | over the bus by alone | budget "
-        "| | processor time over the bus by alone | outside the engine, ms |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in found["rows"]:
-        middle = statistics.median(row["ratio"])
-        lines.append(
-            f"| {row['engine']} | {row['form']} | {row['audio_s']:.1f} | {spread(row['direct_rate'], '.3f')} "
-            f"| {spread(row['bus_rate'], '.3f')} | {spread(row['ratio'], '.3f')} | ≤ {BUDGET:g} "
-            f"| {'kept' if middle <= BUDGET else '**missed**'} | {spread(row['processor'], '.3f')} "
-            f"| {spread(row['outside_ms'], '.1f')} |"
-        )
-    lines += [f"\n{sentence}" for sentence in found["notes"]]
-    return "\n".join(lines) + "\n"
-
-
 @click.command()
 @click.option("--starts", default=3, show_default=True, type=click.IntRange(1, 100), help="Of all processes.")
-@click.option("--rounds", default=2, show_default=True, type=click.IntRange(1, 100), help="After each start.")
+@click.option(
+    "--rounds",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1, 100),
+    help="Pairs after each start; four times as many of Kokoro.",
+)
 @click.option(
     "--xtts", "folder", type=click.Path(path_type=Path), help="A checkpoint in place of the full one."
 )
-@click.option("--rows", "rows", multiple=True, default=ROWS, show_default=True, type=click.IntRange(1, 8))
+@click.option("--rows", "rows", multiple=True, default=ROWS, show_default=True, type=click.IntRange(1, 64))
 @click.option("--tokens", default=TOKENS, show_default=True, type=click.IntRange(10, 60))
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 64))
+@click.option("--set", "chosen", multiple=True, metavar="KEY=VALUE", help="A setting of xtts.")
 @click.option("--engine", "engines", multiple=True, default=("kokoro", "xtts"), show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=PAGE)
 def main(
@@ -365,6 +335,7 @@ def main(
     rows: tuple[int, ...],
     tokens: int,
     threads: int,
+    chosen: tuple[str, ...],
     engines: tuple[str, ...],
     output: Path,
 ) -> None:
@@ -375,7 +346,9 @@ def main(
     for engine in engines:
         try:
             if engine == "xtts":
-                measured, note = measure_xtts(folder or full_xtts(), rows, starts, rounds, tokens, threads)
+                settings: dict[str, Any] = {"model_dir": str(folder or full_xtts()), "max_tokens": tokens}
+                settings |= {"threads": threads, **dict(pair.split("=", 1) for pair in chosen)}
+                measured, note = measure_xtts(settings, rows, starts, rounds)
                 cells += measured
                 notes.append(note)
             else:
@@ -391,6 +364,7 @@ def main(
             "load_average": (before, load_average()),
             "tokens": tokens,
             "threads": threads,
+            "settings": "".join(f", {pair}" for pair in chosen),
             "xtts": XTTS if folder is None else f"the checkpoint in {folder}",
             "rows": [cell.row() for cell in cells],
             "notes": notes,
