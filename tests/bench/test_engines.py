@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from bench import engines
+from bench import engines, machine
+from bench.engine_page import page
 from bench.engines import Cell, Taken
 
 FOUND = {
     "command": "python -m bench.engines",
     "date": "2026-11-25 12:00 UTC",
-    "machine": {"cpu": "a processor", "cores": 2, "system": "Linux", "python": "3.11"},
+    "machine": {"cpu": "a processor", "cores": 2, "system": "Linux", "python": "3.11", "gpu": ""},
     "load_average": (0.1, 0.2),
     "tokens": 40,
     "threads": 1,
+    "settings": ", precision=float32",
     "xtts": "a checkpoint",
     "notes": ["2 batches were sent over the bus, and spoken in 2 calls."],
 }
@@ -51,8 +55,22 @@ def test_a_pair_that_spoke_different_things_is_no_figure() -> None:
 @pytest.mark.parametrize(("bussed_s", "verdict"), [(1.02, "kept"), (1.03, "**missed**")])
 def test_the_page_judges_the_middle_ratio(bussed_s: float, verdict: str) -> None:
     cell = Cell("some", "1 slot", [(1.0, bussed_s), (1.0, 5.0), (1.0, 0.5)], 2.0, [1.0], [])
-    text = engines.page({**FOUND, "rows": [cell.row()]})
+    text = page({**FOUND, "rows": [cell.row()]})
     line = next(line for line in text.splitlines() if line.startswith("| some"))
     assert f"**{bussed_s:.3f}**" in line
     assert f"| {verdict} |" in line
+    assert "40 tokens a row, precision=float32." in text
+    assert "Python 3.11, no GPU;" in text
     assert "spoken in 2 calls" in text
+
+
+def test_a_gpu_is_named_as_its_driver_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 580.159.04'\n")
+    tool.chmod(0o755)
+    assert machine.gpu_name() == "NVIDIA H200, 143771 MiB, 580.159.04"
+    tool.write_text("#!/bin/sh\necho 'no driver is loaded'\nexit 9\n")
+    assert machine.gpu_name() == ""
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert machine.gpu_name() == ""
