@@ -33,6 +33,8 @@ def test_a_request_takes_no_more_calls_than_were_recorded(name: str) -> None:
 
 @pytest.mark.parametrize("name", counts.WAYS)
 def test_counts_are_the_same_every_time(name: str) -> None:
+    """They were not when the collector came in between, after tests that leave things to be ended."""
+
     def once() -> tuple[float, float]:
         way = counts.WAYS[name](counts.FULL_CACHE_BYTES)
         found = counts.count_calls(way)
