@@ -1,15 +1,16 @@
 """What the engines speak in a second, and what the bus costs beside calling the very same engine directly.
 
-    python -m bench.engines [--starts 3] [--rounds 2] [--xtts FOLDER] [--set device=cuda:0]
+    python -m bench.engines [--starts 4] [--rounds 4] [--xtts FOLDER] [--set device=cuda:0]
 
 Each engine runs twice, in a process of its own that is called through a pipe, and behind a real broker and
 worker, with the same settings and the same texts. The two take turns and change who begins, so that a busy
-machine is busy for both, and the overhead is the median of the ratios of such pairs. A process may be 2.5 %
-slower or faster than its twin for as long as it lives, so all are started anew several times. XTTS-v2 has
-its true size and random weights: how long a step takes does not depend on their values, only what is heard
-does. Each row is cut at the same number of audio tokens, and a pair whose audio differs in length is an error
-and not a figure. Threads are not told who is waited for (`common/urgency.py`): jobs of a batch would give way
-to whatever else runs here, and the engine alone would not.
+machine is busy for both, and the overhead is the median of the ratios of such pairs. Pairs are short and
+many: from one call to the next, ten seconds later, the same process may be a tenth slower. A process may also
+be 2.5 % slower or faster than its twin for as long as it lives, so all are started anew several times.
+XTTS-v2 has its true size and random weights: how long a step takes does not depend on their values, only what
+is heard does. Each row is cut at the same number of audio tokens, and a pair whose audio differs in length is
+an error and not a figure. Threads are not told who is waited for (`common/urgency.py`): jobs of a batch would
+give way to whatever else runs here, and the engine alone would not.
 """
 
 from __future__ import annotations
@@ -53,12 +54,11 @@ LANGUAGE: Final = "en"
 LOAD_S: Final = 600.0
 ROWS: Final = (1, 2, 4, 8)
 SLOTS: Final = (1, 2)
-TOKENS: Final = 40
-SENTENCES: Final = 4
+TOKENS: Final = 20
+SENTENCES: Final = 2
 """Of Kokoro, which speaks one at a time in each slot."""
-KOKORO_ROUNDS: Final = 4
-"""Pairs of Kokoro for one of XTTS: they are up to a tenth apart, each way, and six of them once said 1.06
-where sixteen said 1.00."""
+KOKORO_ROUNDS: Final = 2
+"""Pairs of Kokoro for one of XTTS."""
 SAME_S: Final = 0.001
 """What the audio of a pair may differ by: nothing but the rounding of a sum."""
 TEXTS: Final = (
@@ -311,13 +311,13 @@ def full_xtts(folder: Path = FULL) -> Path:
 
 
 @click.command()
-@click.option("--starts", default=3, show_default=True, type=click.IntRange(1, 100), help="Of all processes.")
+@click.option("--starts", default=4, show_default=True, type=click.IntRange(1, 100), help="Of all processes.")
 @click.option(
     "--rounds",
     default=2,
     show_default=True,
     type=click.IntRange(1, 100),
-    help="Pairs after each start; four times as many of Kokoro.",
+    help="Pairs after each start; twice as many of Kokoro.",
 )
 @click.option(
     "--xtts", "folder", type=click.Path(path_type=Path), help="A checkpoint in place of the full one."
