@@ -314,7 +314,7 @@ def full_xtts(folder: Path = FULL) -> Path:
 @click.option("--starts", default=4, show_default=True, type=click.IntRange(1, 100), help="Of all processes.")
 @click.option(
     "--rounds",
-    default=2,
+    default=4,
     show_default=True,
     type=click.IntRange(1, 100),
     help="Pairs after each start; twice as many of Kokoro.",
