@@ -3,7 +3,8 @@
 Transformers' own forward pass appends to its cache by making it anew at each step, which at eight rows moves
 as many bytes as a fifth of the weights, and its shapes change with every token, so that no step can be
 recorded on a GPU. Here a row's keys and values stay where they are. The weights are those of coqui's module,
-and so is what is computed; only the steps between are ours.
+and so is what is computed; only the steps between are ours. Transformers' `StaticCache` would serve as well,
+but lets no row leave, and the names by which its models take a cache change between releases.
 """
 
 from __future__ import annotations
