@@ -39,7 +39,7 @@ bench-cloning: $(VENV)/run.stamp models  ## how soon the default engine is heard
 	$(BIN)/python -m bench.first_audio
 	$(BIN)/python bench/cloning.py --scratch out/cloning
 
-bench-engines: $(VENV)/engines.stamp models  ## what engines speak in a second, and what the bus costs: bench/engines.md (half an hour)
+bench-engines: $(VENV)/engines.stamp models  ## what engines speak in a second, and what the bus costs: bench/engines.md (three quarters of an hour)
 	$(BIN)/python -m bench.engines
 
 bench-flame: $(VENV)/run.stamp  ## where the broker spends its time under load: bench/flame.svg

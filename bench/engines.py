@@ -1,12 +1,13 @@
 """What the engines speak in a second, and what the bus costs beside calling the very same engine directly.
 
-    python -m bench.engines [--starts 4] [--rounds 4] [--xtts FOLDER] [--set device=cuda:0]
+    python -m bench.engines [--starts 12] [--rounds 1] [--xtts FOLDER] [--set device=cuda:0]
 
 Each engine runs twice, in a process of its own that is called through a pipe, and behind a real broker and
 worker, with the same settings and the same texts. The two take turns and change who begins, so that a busy
 machine is busy for both, and the overhead is the median of the ratios of such pairs. Pairs are short and
-many: from one call to the next, ten seconds later, the same process may be a tenth slower. A process may also
-be 2.5 % slower or faster than its twin for as long as it lives, so all are started anew several times.
+many, and a short one is taken more often: from one call to the next the same process may be a tenth slower.
+A process may also be 2.5 % slower or faster than its twin for as long as it lives, so all are started anew
+after every few pairs, and how well the median is known is said by drawing whole starts (`intervals.py`).
 XTTS-v2 has its true size and random weights: how long a step takes does not depend on their values, only what
 is heard does. Each row is cut at the same number of audio tokens, and a pair whose audio differs in length is
 an error and not a figure. Threads are not told who is waited for (`common/urgency.py`): jobs of a batch would
@@ -44,6 +45,7 @@ from voicebus.workers.registry import create
 from . import machine
 from .engine_page import page
 from .interactive import family
+from .intervals import of_middle
 from .processes import CACHE, ROOT, cpu_ns, load_average, until
 
 PAGE: Final = Path(__file__).with_suffix(".md")
@@ -55,6 +57,8 @@ LOAD_S: Final = 600.0
 ROWS: Final = (1, 2, 4, 8)
 SLOTS: Final = (1, 2)
 TOKENS: Final = 20
+OFTEN: Final = 4
+"""Pairs of one row in each round; of more rows as many as take about as long, at least one."""
 SENTENCES: Final = 2
 """Of Kokoro, which speaks one at a time in each slot."""
 KOKORO_ROUNDS: Final = 2
@@ -80,7 +84,10 @@ class Cell:
 
     engine: str
     form: str
-    pairs: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    often: int = 1
+    "Pairs in each round."
+    starts: list[list[tuple[float, float]]] = field(default_factory=list[list[tuple[float, float]]])
+    "Pairs by the start of the processes that they are of."
     audio_s: float = 0.0
     "What is spoken each time."
     processor: list[float] = field(default_factory=list[float])
@@ -88,17 +95,24 @@ class Cell:
     outside_s: list[float] = field(default_factory=list[float])
     "Of each time over the bus, what the engine's process did not spend; known where there is one."
 
+    @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """All of them, in order."""
+        return [pair for start in self.starts for pair in start]
+
     def row(self) -> dict[str, Any]:
         """The figures."""
-        direct = [self.audio_s / alone for alone, _ in self.pairs]
-        bus = [self.audio_s / bussed for _, bussed in self.pairs]
+        pairs = self.pairs
+        direct = [self.audio_s / alone for alone, _ in pairs]
+        bus = [self.audio_s / bussed for _, bussed in pairs]
         return {
             "engine": self.engine,
             "form": self.form,
             "audio_s": self.audio_s,
             "direct_rate": direct,
             "bus_rate": bus,
-            "ratio": [bussed / alone for alone, bussed in self.pairs],
+            "ratio": [bussed / alone for alone, bussed in pairs],
+            "middle": of_middle([[bussed / alone for alone, bussed in start] for start in self.starts]),
             "processor": self.processor,
             "outside_ms": [1000 * seconds for seconds in self.outside_s],
         }
@@ -224,7 +238,7 @@ def measure(
     host: Mapping[str, Any] | None = None,
     look: Callable[[Client], None] = lambda _: None,
 ) -> None:
-    """Fill cells of one engine and one number of slots: groups of texts that are spoken together.
+    """Fill cells of one engine and one number of slots, after one start: groups of texts spoken together.
 
     `host`: settings that the engine has only on the bus. `look` is called at the end.
     """
@@ -243,13 +257,16 @@ def measure(
         client = stack.enter_context(Client(bus.frontend))
         children = [child for child in (bus.broker, *bus.workers) if child is not None]
         pids = [pid for child in children for pid in family(child.pid)]
+        for cell in cells:
+            cell.starts.append([])
         for turn in range(rounds + 1):
             for cell, groups in cells.items():
                 texts = [text for group in groups for text in group]
-                bussed = over_bus(client, engine, texts, pids) if turn % 2 else None
-                alone = direct.speak(groups)
-                bussed = bussed or over_bus(client, engine, texts, pids)
-                keep(cell, alone, bussed, texts=len(texts), slots=slots, kept=turn > 0)
+                for _ in range(cell.often if turn else 1):
+                    bussed = over_bus(client, engine, texts, pids) if len(cell.pairs) % 2 else None
+                    alone = direct.speak(groups)
+                    bussed = bussed or over_bus(client, engine, texts, pids)
+                    keep(cell, alone, bussed, texts=len(texts), slots=slots, kept=turn > 0)
         look(client)
 
 
@@ -262,7 +279,7 @@ def keep(cell: Cell, alone: Taken, bussed: Taken, *, texts: int, slots: int, kep
         )
     if kept:  # the first turn warms both up, and learns the voice
         cell.audio_s = alone.audio_s
-        cell.pairs.append((alone.seconds, bussed.seconds))
+        cell.starts[-1].append((alone.seconds, bussed.seconds))
         cell.processor.append(bussed.processor_ns / alone.processor_ns)
         if slots == 1:
             cell.outside_s.append(bussed.seconds - bussed.engine_s)
@@ -272,10 +289,12 @@ def measure_xtts(
     settings: Mapping[str, Any], rows: Sequence[int], starts: int, rounds: int
 ) -> tuple[list[Cell], str]:
     """Batches that are to be one call each; also a sentence on whether they were."""
-    cells = [Cell("xtts", f"{count} at once") for count in rows]
+    cells = [Cell("xtts", f"{count} at once", max(1, OFTEN // count)) for count in rows]
     settings = {**settings, "batch": max(2, *rows)}
     groups = {cell: [list(islice(cycle(TEXTS), count))] for cell, count in zip(cells, rows, strict=True)}
-    turns, calls = rounds + 1, list[int]()
+    calls = list[int]()
+    batches = {count: 1 + rounds * cell.often for cell, count in zip(cells, rows, strict=True)}
+    spoken = sum(count * times for count, times in batches.items())
     for _ in range(starts):
         # Random weights babble: the host would find most of it faulty, and have it said twice.
         measure(
@@ -284,10 +303,10 @@ def measure_xtts(
             1,
             rounds,
             host={"self_check": False},
-            look=lambda client: calls.append(calls_of(client, turns * sum(rows))),
+            look=lambda client: calls.append(calls_of(client, spoken)),
         )
-    batches = starts * turns * len(rows)
-    return cells, f"{batches} batches were sent over the bus, and spoken in {sum(calls)} calls."
+    sent = starts * sum(batches.values())
+    return cells, f"{sent} batches were sent over the bus, and spoken in {sum(calls)} calls."
 
 
 def measure_kokoro(slots: int, starts: int, rounds: int, threads: int) -> list[Cell]:
@@ -311,13 +330,15 @@ def full_xtts(folder: Path = FULL) -> Path:
 
 
 @click.command()
-@click.option("--starts", default=4, show_default=True, type=click.IntRange(1, 100), help="Of all processes.")
+@click.option(
+    "--starts", default=12, show_default=True, type=click.IntRange(1, 100), help="Of all processes."
+)
 @click.option(
     "--rounds",
-    default=4,
+    default=1,
     show_default=True,
     type=click.IntRange(1, 100),
-    help="Pairs after each start; twice as many of Kokoro.",
+    help="Of pairs after each start: one of many rows, four of one row, two of Kokoro.",
 )
 @click.option(
     "--xtts", "folder", type=click.Path(path_type=Path), help="A checkpoint in place of the full one."

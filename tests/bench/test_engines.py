@@ -28,17 +28,19 @@ def taken(seconds: float, audio_s: float = 2.0, engine_s: float = 0.0) -> Taken:
 
 
 def test_an_engine_speaks_alone_and_over_the_bus() -> None:
-    cell = Cell("tone", "2 slots")
+    often, seldom = Cell("tone", "2 slots", 3), Cell("tone", "2 slots")
     texts = ["One line.", "Another line.", "A third."]
-    engines.measure({cell: [[text] for text in texts]}, {"seconds_per_char": 0.001}, slots=2, rounds=2)
-    row = cell.row()
+    cells = {cell: [[text] for text in texts] for cell in (often, seldom)}
+    engines.measure(cells, {"seconds_per_char": 0.001}, slots=2, rounds=2)
+    assert [list(map(len, cell.starts)) for cell in cells] == [[6], [2]]
+    row = seldom.row()
     assert row["audio_s"] > 0
     assert [len(row[name]) for name in ("direct_rate", "bus_rate", "ratio", "processor")] == [2] * 4
     assert row["outside_ms"] == []
 
 
 def test_a_ratio_is_of_a_pair_and_the_first_turn_warms_up() -> None:
-    cell = Cell("some", "1 slot")
+    cell = Cell("some", "1 slot", starts=[[]])
     for turn, seconds in enumerate((9.0, 1.0, 1.0)):
         engines.keep(cell, taken(seconds), taken(1.25, engine_s=1.0), texts=1, slots=1, kept=turn > 0)
     row = cell.row()
@@ -49,12 +51,14 @@ def test_a_ratio_is_of_a_pair_and_the_first_turn_warms_up() -> None:
 
 def test_a_pair_that_spoke_different_things_is_no_figure() -> None:
     with pytest.raises(RuntimeError, match=r"2\.000 s of audio alone, 2\.100 s over the bus"):
-        engines.keep(Cell("some", "1 slot"), taken(1), taken(1, 2.1), texts=1, slots=1, kept=True)
+        engines.keep(
+            Cell("some", "1 slot", starts=[[]]), taken(1), taken(1, 2.1), texts=1, slots=1, kept=True
+        )
 
 
 @pytest.mark.parametrize(("bussed_s", "verdict"), [(1.02, "kept"), (1.03, "**missed**")])
 def test_the_page_judges_the_middle_ratio(bussed_s: float, verdict: str) -> None:
-    cell = Cell("some", "1 slot", [(1.0, bussed_s), (1.0, 5.0), (1.0, 0.5)], 2.0, [1.0], [])
+    cell = Cell("some", "1 slot", 1, [[(1.0, bussed_s)], [(1.0, 5.0), (1.0, 0.5)]], 2.0, [1.0], [])
     text = page({**FOUND, "rows": [cell.row()]})
     line = next(line for line in text.splitlines() if line.startswith("| some"))
     assert f"**{bussed_s:.3f}**" in line
