@@ -7,6 +7,7 @@ the job it names, GOODBYE stops all, and a job that arrives meanwhile waits here
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 from typing import Final
 
 import zmq
@@ -55,14 +56,18 @@ class AgentLink:
 
     def check(self, key: bytes) -> None:
         """Take what has arrived; raise `Cancelled` if this job is to stop."""
+        if self.stopped((key,)):
+            raise Cancelled("the job was cancelled")
+
+    def stopped(self, keys: Collection[bytes]) -> set[bytes]:
+        """Take what has arrived; return which of these jobs are to stop."""
         while True:
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 break
             self._note(frames)
-        if self.leaving or key in self._cancelled:
-            raise Cancelled("the job was cancelled")
+        return set(keys) if self.leaving else self._cancelled.intersection(keys)
 
     def _note(self, frames: Frames) -> None:
         kind, key = frames[0][3], frames[0][4:22]

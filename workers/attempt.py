@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -66,6 +66,10 @@ class Link(Protocol):
 
     def check(self, key: bytes) -> None:
         """Raise `Cancelled` if this job is to stop."""
+        ...
+
+    def stopped(self, keys: Collection[bytes]) -> set[bytes]:
+        """Return which of these jobs are to stop, for the price of one look at the link."""
         ...
 
 

@@ -158,9 +158,10 @@ class Choir(Generic[StateT]):
 
     def _look(self, chosen: Sequence[Attempt[StateT]], open_rows: dict[int, Row[StateT]]) -> None:
         """Let go of the rows whose jobs are to stop."""
-        for place in list(open_rows):
-            if not self._guarded(chosen[place], chosen[place].check):
-                open_rows.pop(place).stopped = True
+        stopped = self._host.link.stopped([chosen[place].key for place in open_rows])
+        for place in [place for place in open_rows if chosen[place].key in stopped]:
+            self._guarded(chosen[place], chosen[place].check)
+            open_rows.pop(place).stopped = True
 
     def _guarded(self, attempt: Attempt[StateT], call: Callable[[], None]) -> bool:
         """Do something with a job; what goes wrong ends it and no other. Return whether it goes on."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,6 +73,8 @@ class FakeLink:
     def __init__(self, cancel_after: int | None = None) -> None:
         self.frames: list[list[Any]] = []
         self.cancel_after = cancel_after
+        self.looks = 0
+        "How often it was asked who is to stop."
 
     def send(self, *messages: list[Any]) -> None:
         self.frames += messages
@@ -81,6 +83,16 @@ class FakeLink:
         assert len(key) == 18
         if self.cancel_after is not None and len(self.frames) >= self.cancel_after:
             raise Cancelled("the job was cancelled")
+
+    def stopped(self, keys: Collection[bytes]) -> set[bytes]:
+        self.looks += 1
+        found: set[bytes] = set()
+        for key in keys:
+            try:
+                self.check(key)
+            except Cancelled:
+                found.add(key)
+        return found
 
     @property
     def messages(self) -> list[Message]:

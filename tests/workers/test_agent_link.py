@@ -49,6 +49,17 @@ def test_only_the_current_jobs_cancel_stops_it(ends: Ends) -> None:
     link.check(OTHER)
 
 
+def test_all_jobs_are_looked_at_together(ends: Ends) -> None:
+    link, agent = ends
+    taken(link, agent)
+    assert link.stopped((KEY, OTHER)) == set()
+    agent.send(CANCEL)
+    assert link.stopped((OTHER, KEY)) == {KEY}
+    assert link.stopped((OTHER,)) == set()
+    agent.send(pack_envelope(wire.GOODBYE))
+    assert link.stopped((KEY, OTHER)) == {KEY, OTHER}
+
+
 def test_goodbye_stops_the_job_and_everything_after(ends: Ends) -> None:
     link, agent = ends
     taken(link, agent)

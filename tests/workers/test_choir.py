@@ -250,6 +250,16 @@ def test_a_row_heard_in_part_is_never_heard_again() -> None:
     assert stage.code(1) == "overloaded"
 
 
+def test_the_link_is_looked_at_once_a_part_however_many_rows_there_are() -> None:
+    """It was looked at for each row: 1,500 times in a call of 32 rows, while the GPU had nothing to do."""
+    stage = Stage()
+    for job, text in enumerate(["abc", "def", "ghi"]):
+        stage.give(job, text)
+    stage.run()
+    letters_and_ends = 3 * (3 + 1)
+    assert stage.link.looks == letters_and_ends
+
+
 def test_a_cancelled_row_leaves_and_the_others_go_on() -> None:
     stage = Stage()
 
