@@ -2,7 +2,8 @@
 
 All pairs after one start share what luck these processes had with their memory, so a pair more says less than
 a start more. The interval is got by drawing whole groups again with replacement (the cluster bootstrap;
-Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
+Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8). SciPy's `bootstrap` could
+be brought to do the same, and is in no environment that the tests of benchmarks have.
 """
 
 from __future__ import annotations

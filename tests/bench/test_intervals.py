@@ -29,14 +29,17 @@ def test_more_figures_of_the_same_groups_do_not_make_them_more() -> None:
 
 
 def test_it_holds_what_it_promises() -> None:
-    """Of a hundred experiments whose true middle is 1, about 95 have it in their interval."""
+    """Most of a hundred experiments have their true middle in it; if all had, it would be too wide.
+
+    Twelve groups are few, so somewhat fewer than 95 do.
+    """
     chance = random.Random(3)
     held = 0
     for _ in range(100):
         lucks = [chance.gauss(0, 0.03) for _ in range(12)]
         low, high = of_middle([[1 + luck + chance.gauss(0, 0.03) for _ in range(3)] for luck in lucks])
         held += low <= 1 <= high
-    assert 85 <= held <= 100
+    assert 85 <= held <= 98
 
 
 def test_no_figures_have_no_middle() -> None:
