@@ -159,6 +159,7 @@ def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, An
         "broker": core.settings.name,
         "uptime_s": round(now - core.started_at, 3),
         "draining": core.draining,
+        "durable": core.settings.journal is not None,
         "strategy": core.settings.strategy,
         "default_engine": core.settings.default_engine,
         "jobs": {
