@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from ..common import wire
-from ..common.errors import BadRequest, BrokerUnreachable, ProtocolError, error_from_code
+from ..common.errors import BadRequest, BrokerUnreachable, ConfigError, ProtocolError, error_from_code
 from ..common.messages import Admin, encode
 from ..common.text import Piece, split
 from .link import Link
@@ -207,6 +207,16 @@ def addresses(broker: str | Sequence[str]) -> list[str]:
     if not found:
         raise BadRequest(f"no broker's address was given: give one like {DEFAULT_ADDRESS}")
     return found
+
+
+def dialled(endpoint: str) -> str:
+    """The address at which clients of this machine reach what listens at `endpoint`."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if not endpoint.startswith("tcp://"):
+        return endpoint
+    if port in ("*", "0"):
+        raise ConfigError("the configured broker listens on any free port: say which with --broker")
+    return f"tcp://127.0.0.1:{port}" if host in ("*", "0.0.0.0") else endpoint  # noqa: S104 - compared, not bound
 
 
 def fetch_task(job: bytes, sink: Sink) -> Task:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import click
 
-from ...common.errors import ConfigError
-
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,7 +36,7 @@ class Setting:
 
     def addresses(self) -> list[str]:
         """The brokers to talk to. Raises `ConfigError` where no address can be dialled."""
-        from ..face import addresses
+        from ..face import addresses, dialled
 
         if self.brokers:
             return addresses(self.brokers)
@@ -49,16 +47,6 @@ class Setting:
         from ..sync import Client
 
         return Client(self.addresses(), **arguments)
-
-
-def dialled(endpoint: str) -> str:
-    """The address at which clients of this machine reach what listens at `endpoint`."""
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    if not endpoint.startswith("tcp://"):
-        return endpoint
-    if port in ("*", "0"):
-        raise ConfigError("the configured broker listens on any free port: say which with --broker")
-    return f"tcp://127.0.0.1:{port}" if host in ("*", "0.0.0.0") else endpoint  # noqa: S104 - compared, not bound
 
 
 def with_setting(command: Callable[Concatenate[Setting, P], R]) -> Callable[..., R]:
