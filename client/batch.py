@@ -16,13 +16,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..common.errors import BrokerUnreachable, Conflict
+from ..common.errors import BrokerUnreachable, Cancelled, Conflict
 
 if TYPE_CHECKING:
     from .batch_input import Line
@@ -73,6 +73,8 @@ class Folder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._manifest = self._lock = -1
+        self.job_names: JobNames | None = None
+        "The names of a durable batch, once they were asked for."
 
     def __enter__(self) -> Folder:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,8 @@ class Folder:
         """The names of this batch's jobs: those of its first run, or new ones for a `durable` batch."""
         from .batch_jobs import JobNames
 
-        return JobNames.load(self.path) or (JobNames.create(self.path) if durable else None)
+        self.job_names = JobNames.load(self.path) or (JobNames.create(self.path) if durable else None)
+        return self.job_names
 
     def take_up(self, lines: Iterable[Line], wishes: Wishes, names: JobNames | None = None) -> set[int]:
         """Bring the manifest in order; return the indices of lines that are done as they are wished now."""
@@ -184,7 +187,7 @@ def has_manifest(path: str | os.PathLike[str]) -> bool:
 
 def run(
     client: Client, lines: list[Line], folder: Folder, wishes: Wishes, *, durable: bool = False, **manner: Any
-) -> Iterator[Tally]:
+) -> Generator[Tally]:
     """Speak the lines that are not done and yield the tally after each of them.
 
     `manner` goes to `Client.map`. Lines that fail are recorded and counted. Raises `BrokerUnreachable` when
@@ -207,6 +210,8 @@ def run(
         **manner,
     )
     for result in results:
+        if names is not None and not isinstance(result.error, Cancelled):
+            names.open.difference_update(result.jobs)
         if isinstance(result.error, BrokerUnreachable):
             raise result.error
         record = folder.keep(cast("Line", result.item), wishes, result, durable=names is not None)

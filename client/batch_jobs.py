@@ -30,6 +30,8 @@ class JobNames:
         self._folder = folder
         self._key = key
         self._tries = tries
+        self.open: set[str] = set()
+        "Ids that were given and whose ends are not known here."
 
     @classmethod
     def create(cls, folder: Path) -> JobNames:
@@ -71,6 +73,7 @@ class JobNames:
             name.update(number.to_bytes(8))
         name.update(header)
         name.update(text)
+        self.open.add(name.hexdigest())
         return name.digest()
 
     def _save(self) -> None:
