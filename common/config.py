@@ -88,15 +88,59 @@ class Worker(Struct, frozen=True, forbid_unknown_fields=True):
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
+OPENAI_VOICES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("alloy", "coral", "fable", "marin", "nova", "sage", "shimmer"), "amber"),
+    **dict.fromkeys(("ash", "ballad", "cedar", "echo", "onyx", "verse"), "basil"),
+}
+"""The thirteen names that OpenAI's clients let through, and the shipped voices that answer to them."""
+
+
+def _openai_voices() -> dict[str, str]:
+    return dict(OPENAI_VOICES)
+
+
 class Edge(Struct, frozen=True, forbid_unknown_fields=True):
-    """The HTTP edge."""
+    """The HTTP edge: where it listens, who may use it, and how much."""
 
     enabled: bool = True
-    host: str = "127.0.0.1"
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8080
+    wyoming_port: Annotated[int, Meta(ge=0, le=65_535)] | None = None
+    "Home Assistant's; None: closed. Its protocol knows no keys."
     global_rpm: Annotated[int, Meta(ge=1)] = 1000
     ip_rpm: Annotated[int, Meta(ge=1)] = 100
     concurrency: Annotated[int, Meta(ge=1)] = 50
+    redis: Annotated[str, Meta(pattern=r"^(redis|rediss|unix)://.+$")] | None = None
+    "Where several edges count together; None: each in its own memory."
+    trusted_proxies: tuple[str, ...] = ()
+    "Addresses and networks whose X-Forwarded-For is believed."
+    cors_origins: tuple[str, ...] = ()
+    'Of pages elsewhere that may call; "*" is every one.'
+    api_keys: str | None = None
+    "A file that `vc keys api` keeps; None: no keys are asked for."
+    allow_without_keys: bool = False
+    "True lets the edge listen beyond loopback without keys."
+    certificate: str | None = None
+    certificate_key: str | None = None
+    default_models: tuple[str, ...] = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
+    "Names of models that mean the broker's default engine."
+    aliases: dict[str, Annotated[str, Meta(pattern=VOICE_PATTERN)]] = field(default_factory=_openai_voices)
+    "Names of voices elsewhere, and the voices here that answer to them."
+    max_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 16_384
+    "Of one request; longer texts are jobs."
+    max_body_bytes: Bytes = 8 * MIB
+    max_sample_bytes: Bytes = 10 * MIB
+    "Of a recording that is sent in as a voice."
+    max_connections: Annotated[int, Meta(ge=1)] = 1000
+    max_connections_per_ip: Annotated[int, Meta(ge=1)] = 200
+    header_timeout_s: Positive = 10.0
+    body_timeout_s: Positive = 30.0
+    stall_timeout_s: Positive = 30.0
+    "How long a client may take no audio."
+    jobs: str = "state/edge"
+    "Folder of the jobs of POST /v1/jobs and their sound."
+    max_jobs: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+    keep_jobs_s: Annotated[float, Meta(gt=0, le=31_536_000)] = 7 * 86_400.0
 
 
 class Voices(Struct, frozen=True, forbid_unknown_fields=True):
@@ -236,11 +280,15 @@ def _allowed(kind: Any) -> str:
 def _anchor(config: Config, folder: Path) -> Config:
     """Make relative folders absolute, so that a process started elsewhere finds the same ones."""
     replace = msgspec.structs.replace
-    broker, voices, logging = config.broker, config.voices, config.logging
+    broker, edge, voices, logging = config.broker, config.edge, config.voices, config.logging
     if broker.journal is not None:
         broker = replace(broker, journal=str((folder / broker.journal).absolute()))
+    files = {name: getattr(edge, name) for name in ("jobs", "api_keys", "certificate", "certificate_key")}
+    edge = replace(
+        edge, **{name: str((folder / file).absolute()) for name, file in files.items() if file is not None}
+    )
     if "://" not in voices.path:
         voices = replace(voices, path=str((folder / voices.path).absolute()))
     if logging.file:
         logging = replace(logging, file=str((folder / logging.file).absolute()))
-    return replace(config, broker=broker, voices=voices, logging=logging)
+    return replace(config, broker=broker, edge=edge, voices=voices, logging=logging)

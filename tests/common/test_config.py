@@ -19,7 +19,8 @@ def test_the_shipped_file_says_the_defaults() -> None:
     assert shipped.broker.journal == str(ROOT / (defaults.broker.journal or ""))
     assert msgspec.structs.replace(shipped.broker, journal=defaults.broker.journal) == defaults.broker
     assert shipped.workers == defaults.workers
-    assert shipped.edge == defaults.edge
+    assert shipped.edge.jobs == str(ROOT / defaults.edge.jobs)
+    assert msgspec.structs.replace(shipped.edge, jobs=defaults.edge.jobs) == defaults.edge
     assert shipped.security == defaults.security
     assert shipped.voices.path == str(ROOT / "voices")
 
