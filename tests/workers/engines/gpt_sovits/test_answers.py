@@ -21,7 +21,7 @@ from tests.workers.engines.gpt_sovits.talking import PCM, STREAM, TONES, WHOLE, 
 from voicebus.common.audio import to_s16
 from voicebus.workers.engine import Request
 
-pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt_sovits]'")
+pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt-sovits]'")
 
 
 @pytest.mark.parametrize("streamed", [False, True])

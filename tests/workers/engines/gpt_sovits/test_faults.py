@@ -24,7 +24,7 @@ from voicebus.common.audio import to_s16
 from voicebus.common.errors import BadRequest, EngineError, Overloaded, WorkerLost
 from voicebus.workers.engine import Request
 
-pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt_sovits]'")
+pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt-sovits]'")
 ZEROS = bytes(32_000)
 "The pipeline's second of silence at 16 kHz."
 

@@ -12,7 +12,7 @@ from tests.workers.engines.gpt_sovits.talking import TONES, WHOLE, Start, say, v
 from voicebus.common.errors import EngineError
 from voicebus.workers.engine import Request
 
-pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt_sovits]'")
+pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt-sovits]'")
 LOST = words(400, message="tts failed", Exception="/r/x.wav not exists")
 
 

@@ -17,7 +17,7 @@ from voicebus.common.audio import to_s16
 from voicebus.common.errors import EngineError
 from voicebus.workers.engine import Request, Row
 
-pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt_sovits]'")
+pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt-sovits]'")
 
 
 def test_a_job_that_is_stopped_lets_go_of_the_server(start: Start, server: Scripted) -> None:

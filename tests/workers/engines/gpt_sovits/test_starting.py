@@ -14,7 +14,7 @@ from voicebus.common.errors import BadRequest, BusError, ConfigError, EngineErro
 from voicebus.workers.engine import Request
 from voicebus.workers.engines.gpt_sovits.engine import GptSovitsEngine
 
-pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt_sovits]'")
+pytest.importorskip("aiohttp", reason="the engine's own package: pip install 'voicebus[gpt-sovits]'")
 
 
 @pytest.mark.parametrize(

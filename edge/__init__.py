@@ -1,0 +1,1 @@
+"""The HTTP edge: one more client of the bus, for those who speak HTTP."""

@@ -1,0 +1,168 @@
+"""ElevenLabs's text-to-speech routes, for programs that know no other.
+
+Reference: ElevenLabs's API reference, "Create speech", "Stream speech" and "List voices". Their
+`output_format` names codec, rate and bit rate in one word. Voice settings that mean nothing to an engine
+here are taken and not followed, except for speed. `elevenlabs_socket.py` has the WebSocket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Final, Literal
+
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from .encoders import Output, named_output
+from .openai import SPEAKING_ERRORS
+from .reading import WrongField, from_query, read_json
+from .requests import CALLER
+from .respond import respond
+from .routes import JSON, Answer, Route
+from .service import Service, Wish
+from .speaking import send
+
+FORMATS: Final = (
+    *(f"mp3_{rate}_{kilobits}" for rate, kilobits in ((22050, 32), (24000, 48))),
+    *(f"mp3_44100_{kilobits}" for kilobits in (32, 64, 96, 128, 192)),
+    *(f"pcm_{rate}" for rate in (8000, 16000, 22050, 24000, 32000, 44100, 48000)),
+    *(f"wav_{rate}" for rate in (8000, 16000, 22050, 24000, 32000, 44100, 48000)),
+    *(f"opus_48000_{kilobits}" for kilobits in (32, 64, 96, 128, 192)),
+    "ulaw_8000",
+    "alaw_8000",
+)
+MEDIA_TYPES: Final = (
+    "audio/mpeg",
+    "audio/pcm",
+    "audio/ogg",
+    "audio/wav",
+    "audio/basic",
+    "audio/x-alaw-basic",
+)
+
+
+class VoiceSettings(Struct, frozen=True):
+    """How to speak."""
+
+    speed: Annotated[float, Meta(ge=0.25, le=4)] = 1.0
+    stability: float | None = None
+    similarity_boost: float | None = None
+    style: float | None = None
+    use_speaker_boost: bool | None = None
+
+
+class TextToSpeech(Struct, frozen=True):
+    """What to say."""
+
+    text: Annotated[str, Meta(min_length=1)]
+    model_id: Annotated[str, Meta(max_length=128)] = ""
+    language_code: Annotated[str, Meta(max_length=16)] | None = None
+    voice_settings: VoiceSettings | None = None
+    seed: Annotated[int, Meta(ge=0, le=4_294_967_295)] | None = None
+    previous_text: str | None = None
+    next_text: str | None = None
+
+
+class Asked(Struct, frozen=True):
+    """The query."""
+
+    output_format: Annotated[str, Meta(max_length=32, description=f"One of {', '.join(FORMATS)}.")] = (
+        "mp3_44100_128"
+    )
+    optimize_streaming_latency: int | None = None
+    enable_logging: bool | None = None
+
+
+class ElevenVoice(Struct, frozen=True):
+    """A voice, as these clients read it."""
+
+    voice_id: str
+    name: str
+    labels: dict[str, str]
+    preview_url: str
+    category: Literal["premade", "cloned"] = "cloned"
+
+
+class ElevenVoices(Struct, frozen=True):
+    """All of them."""
+
+    voices: list[ElevenVoice]
+
+
+def output_of(named: str) -> Output:
+    """A format by its name. Raises `WrongField`."""
+    if named not in FORMATS:
+        raise WrongField(
+            f"no output_format is called {named[:40]!r}: choose one of {', '.join(FORMATS)}", "output_format"
+        )
+    codec, rate, *bits = named.split("_")
+    return named_output(codec, int(rate), 1000 * int(bits[0]) if bits else None)
+
+
+class ElevenLabs:
+    """The handlers."""
+
+    def __init__(self, service: Service, stall_s: float) -> None:
+        self._service = service
+        self._stall_s = stall_s
+
+    def routes(self) -> tuple[Route, ...]:
+        """What this module answers to."""
+        audio = (Answer("The audio, as it is spoken.", MEDIA_TYPES),)
+        speaking = tuple(
+            Route(
+                "POST",
+                path,
+                self.speak,
+                about,
+                "ElevenLabs",
+                audio,
+                SPEAKING_ERRORS,
+                body=TextToSpeech,
+                query=Asked,
+                speaks=True,
+                shape="elevenlabs",
+            )
+            for path, about in (
+                ("/v1/text-to-speech/{voice_id}", "Speak a text"),
+                ("/v1/text-to-speech/{voice_id}/stream", "Speak a text, streamed"),
+            )
+        )
+        answer = Answer("All of them.", (JSON,), ElevenVoices)
+        return (*speaking, Route("GET", "/v1/voices", self.voices, "List voices", "ElevenLabs", (answer,)))
+
+    async def speak(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/text-to-speech/{voice_id} and …/stream."""
+        output = output_of(from_query(request.query, Asked).output_format)
+        wish = await read_json(request, TextToSpeech)
+        settings = wish.voice_settings or VoiceSettings()
+        heard = await self._service.begin(
+            Wish(
+                wish.text,
+                request.match_info["voice_id"],
+                wish.model_id,
+                wish.language_code or "",
+                settings.speed,
+                request[CALLER].tenant,
+                options={} if wish.seed is None else {"seed": wish.seed},
+            )
+        )
+        return await send(request, heard, output, self._stall_s)
+
+    async def voices(self, request: web.Request) -> web.Response:
+        """GET /v1/voices."""
+        found = await asyncio.to_thread(self._service.store.list)
+        return respond(
+            ElevenVoices(
+                [
+                    ElevenVoice(
+                        voice.id,
+                        voice.name,
+                        {"language": voice.language},
+                        f"/v1/audio/voices/{voice.id}/sample",
+                        "premade" if voice.shipped else "cloned",
+                    )
+                    for voice in found
+                ]
+            )
+        )

@@ -1,0 +1,121 @@
+"""What stands between the sockets and aiohttp: how many connections, and how long a request may be in coming.
+
+aiohttp waits for a first request for ever, so a thousand clients that each send a header line a minute would
+hold a thousand connections at no cost to them. The guard passes bytes through to aiohttp's own protocol and
+only keeps time: from a connection's first moment until a handler has the request, `header_timeout_s`. What
+follows (the body, idle connections, slow readers) is bounded where it is read and written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, cast
+
+SPARE_BYTES: Final = 1 << 20
+"""Of a body that is refused: shorter ones are read whole, so that their connection can be kept."""
+
+
+class Gate:
+    """Counts connections, in all and by address; where `many_behind` one (a proxy), in all only."""
+
+    def __init__(
+        self, most: int, most_an_address: int, many_behind: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        self._most = most
+        self._most_an_address = most_an_address
+        self._many_behind = many_behind
+        self.open = 0
+        self.refused = 0
+        self._by_address: Counter[str] = Counter()
+
+    def enter(self, address: str) -> bool:
+        """Whether one more may come; each True asks for one `leave`."""
+        crowded = self._by_address[address] >= self._most_an_address and not self._many_behind(address)
+        if self.open >= self._most or crowded:
+            self.refused += 1
+            return False
+        self.open += 1
+        self._by_address[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """A connection that had entered is closed."""
+        self.open -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+
+class Guarded(asyncio.Protocol):
+    """One connection. `inner` is aiohttp's protocol."""
+
+    def __init__(self, inner: asyncio.Protocol, gate: Gate, header_timeout_s: float) -> None:
+        self._inner = inner
+        self._gate = gate
+        self._header_timeout_s = header_timeout_s
+        self._address: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wire: asyncio.Transport | None = None
+        self._more_bytes: int | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let it in, and start its time."""
+        wire = cast("asyncio.Transport", transport)
+        peer = wire.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) else ""
+        if not self._gate.enter(address):
+            wire.abort()
+            return
+        self._address, self._wire = address, wire
+        self._timer = asyncio.get_running_loop().call_later(self._header_timeout_s, wire.abort)
+        self._inner.connection_made(transport)
+
+    def requested(self) -> None:
+        """A request's header is complete: a handler has it."""
+        self._more_bytes = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def refused(self) -> None:
+        """Its body is not wanted: little more of it is read, so that the answer may still be seen."""
+        self._more_bytes = SPARE_BYTES
+
+    def data_received(self, data: bytes) -> None:
+        """To aiohttp, if it was let in."""
+        if self._address is None or self._wire is None:
+            return
+        if self._more_bytes is not None:
+            self._more_bytes -= len(data)
+            if self._more_bytes < 0:
+                self._wire.pause_reading()
+                return
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """To aiohttp, if it was let in."""
+        return self._inner.eof_received() if self._address is not None else None
+
+    def pause_writing(self) -> None:
+        """To aiohttp."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """To aiohttp."""
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give its place back."""
+        self.requested()
+        if self._address is not None:
+            self._gate.leave(self._address)
+            self._inner.connection_lost(exc)
+
+
+def guarding(
+    server: Callable[[], asyncio.Protocol], gate: Gate, header_timeout_s: float
+) -> Callable[[], Guarded]:
+    """A factory of protocols around those that `server` makes."""
+    return lambda: Guarded(server(), gate, header_timeout_s)

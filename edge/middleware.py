@@ -1,0 +1,169 @@
+"""What happens to every request before and after its handler, in one place and in this order.
+
+Its id, its place in the log and in the figures; its errors in the shape its client reads; who may ask from
+which page; who asks; how much they may ask. A handler below only does its own work and raises `BusError`s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from ..common.errors import BadRequest, BusError, EngineError
+from .addresses import bucket, client_of
+from .guard import Guarded
+from .keys import NOBODY
+from .limits import OverLimit
+from .problems import (
+    BodyTooLarge,
+    MethodNotAllowed,
+    NotFound,
+    RequestTimeout,
+    UnsupportedMediaType,
+    answer,
+)
+from .requests import ADDRESS, CALLER, CORS, ID, SHARE
+
+if TYPE_CHECKING:
+    from .app import Server
+
+log = logging.getLogger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ID_HEADER: Final = "X-Request-Id"
+CLIENT_LEFT: Final = 499
+SHOWN_PATH: Final = 200
+"""Of a path in the log, as it was sent: percent signs cannot write a line of their own."""
+_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_OF_AIOHTTP: Final[dict[int, type[BusError]]] = {
+    404: NotFound,
+    405: MethodNotAllowed,
+    408: RequestTimeout,
+    413: BodyTooLarge,
+    415: UnsupportedMediaType,
+}
+
+
+class Middleware:
+    """All of it, for one server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def all(self) -> list[Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]]:
+        """The outermost first. Cross-origin rules (`cors.py`) stand between errors and limits."""
+        return [self.known, self.told, self._server.origins.middleware(), self.counted]
+
+    @web.middleware
+    async def known(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Give it an id, and note how it went."""
+        asked = request.headers.get(ID_HEADER, "")
+        request[ID] = asked if _ID.fullmatch(asked) else secrets.token_hex(8)
+        forwarded = request.headers.getall("X-Forwarded-For", ())
+        request[ADDRESS] = client_of(request.remote or "", forwarded, self._server.trusted)
+        if (guard := _guard(request)) is not None:
+            guard.requested()
+        began = time.monotonic()
+        status = CLIENT_LEFT
+        figures = self._server.figures
+        figures.in_flight.inc()
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            seconds = time.monotonic() - began
+            figures.in_flight.dec()
+            figures.note(request.method, pattern_of(request), status, seconds)
+            log.info(
+                "%s %s %s %d %.3f s id=%s",
+                request[ADDRESS],
+                request.method,
+                request.rel_url.raw_path[:SHOWN_PATH],
+                status,
+                seconds,
+                request[ID],
+            )
+
+    @web.middleware
+    async def told(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Make an answer of whatever is raised."""
+        shape = self._server.shape_of(request)
+        try:
+            return await handler(request)
+        except BusError as error:
+            if not request.content.is_eof() and (guard := _guard(request)) is not None:
+                guard.refused()
+            return answer(error, request[ID], shape=shape)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            kind = _OF_AIOHTTP.get(error.status, BadRequest)
+            made = answer(kind(_said(error, request)), request[ID], shape=shape)
+            if "Allow" in error.headers:
+                made.headers["Allow"] = error.headers["Allow"]
+            return made
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("request %s failed", request[ID])
+            error = EngineError(f"something went wrong here; the log has more under {request[ID]}")
+            return answer(error, request[ID], shape=shape)
+
+    @web.middleware
+    async def counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Know who asks, and whether they may ask now."""
+        server = self._server
+        route = server.route_of(request)
+        if route is None:
+            return await handler(request)
+        caller = NOBODY if route.open else server.keys.caller(request.headers)
+        request[CALLER] = caller
+        if not route.counted:
+            return await handler(request)
+        try:
+            request[SHARE] = await server.limits.admit(bucket(request[ADDRESS]), caller.key, caller.rpm)
+        except OverLimit as error:
+            request[SHARE] = error.share
+            raise
+        if not route.speaks:
+            return await handler(request)
+        async with server.limits.place():
+            return await handler(request)
+
+
+async def stamp(request: web.Request, response: web.StreamResponse) -> None:
+    """Put on every answer what all have; aiohttp calls it before the headers leave."""
+    headers = response.headers
+    headers[ID_HEADER] = request.get(ID, "")
+    headers.setdefault("X-Content-Type-Options", "nosniff")
+    headers.update(request.get(CORS, {}))
+    share = request.get(SHARE)
+    if share is not None:
+        headers["RateLimit-Policy"] = f'"{share.name}";q={share.limit};w=60'
+        headers["RateLimit"] = f'"{share.name}";r={share.remaining};t={share.reset_s}'
+
+
+def _guard(request: web.Request) -> Guarded | None:
+    protocol = request.transport.get_protocol() if request.transport is not None else None
+    return protocol if isinstance(protocol, Guarded) else None
+
+
+def pattern_of(request: web.Request) -> str:
+    """The route's path with its names in braces: as a label it must not grow with what is asked."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "other"
+
+
+def _said(error: web.HTTPException, request: web.Request) -> str:
+    if error.status == 404:
+        return "there is nothing at this path: GET /docs tells what there is"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{error.method} is not taken here: {', '.join(sorted(error.allowed_methods))} are"
+    return error.reason

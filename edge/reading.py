@@ -1,0 +1,85 @@
+"""What a request carries, read with bounds and checked against the type that also describes it.
+
+A mistake is told with the field it is in, which OpenAI's clients show as `param`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from ..common.errors import BadRequest
+from .problems import BodyTooLarge, RequestTimeout, UnsupportedMediaType
+from .requests import BODY_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T", bound=msgspec.Struct)
+_AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
+
+
+class WrongField(BadRequest):
+    """A field of the request is wrong."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+async def read_json(request: web.Request, form: type[T]) -> T:
+    """The body as `form`, of as many bytes and in as much time as the configuration allows.
+
+    Raises `WrongField`, `UnsupportedMediaType`, `BodyTooLarge` and `RequestTimeout`.
+    """
+    if request.content_type not in ("application/json", "application/octet-stream"):
+        raise UnsupportedMediaType(f"send application/json, not {request.content_type}")
+    return decoded(await read_bytes(request, request.client_max_size, request.app[BODY_TIMEOUT_S]), form)
+
+
+async def read_bytes(request: web.Request, most_bytes: int, timeout_s: float) -> bytes:
+    """The whole body."""
+    if (request.content_length or 0) > most_bytes:
+        raise BodyTooLarge(f"the body has {request.content_length:,} bytes, {most_bytes:,} are allowed")
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for part in request.content.iter_chunked(65_536):
+                size += len(part)
+                if size > most_bytes:
+                    raise BodyTooLarge(f"the body has more than the {most_bytes:,} bytes that are allowed")
+                parts.append(part)
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not come within {timeout_s:g} s") from None
+    return b"".join(parts)
+
+
+def decoded(body: bytes, form: type[T]) -> T:
+    """JSON as `form`. Raises `WrongField`."""
+    try:
+        return msgspec.json.decode(body, type=form)
+    except msgspec.ValidationError as error:
+        raise _wrong(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WrongField(f"the body is no JSON: {error}") from None
+
+
+def from_query(query: Mapping[str, str], form: type[T]) -> T:
+    """A query as `form`. Raises `WrongField`."""
+    try:
+        return msgspec.convert(dict(query), form, strict=False)
+    except msgspec.ValidationError as error:
+        raise _wrong(error) from None
+
+
+def _wrong(error: msgspec.ValidationError) -> WrongField:
+    said = str(error)
+    found = _AT.search(said)
+    path = found["path"] if found else ""
+    sentence = _AT.sub("", said)
+    return WrongField(f"{path}: {sentence}" if path else sentence, path or None)

@@ -1,0 +1,18 @@
+"""What the middleware finds out about a request and leaves on it for its handler."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiohttp import web
+
+from .keys import Caller
+from .limits import Share
+
+ID: Final = web.RequestKey("id", str)
+ADDRESS: Final = web.RequestKey("address", str)
+"""The client's, seen past proxies that the operator trusts."""
+CALLER: Final = web.RequestKey("caller", Caller)
+SHARE: Final = web.RequestKey("share", Share)
+BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
+CORS: Final = web.RequestKey("cors", dict[str, str])

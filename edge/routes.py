@@ -1,0 +1,76 @@
+"""What the edge answers to, said once: a table drives the router, the limits and the OpenAPI document.
+
+A route that is in a table is served, counted and described; there is no other way to add one, so the
+description cannot fall behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from ..common.errors import BadRequest, BusError, EngineError, Overloaded, RateLimited, Unauthorized
+from .problems import BodyTooLarge, RequestTimeout, Shape, UnsupportedMediaType
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JSON: Final = "application/json"
+FORM: Final = "multipart/form-data"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One way a route answers well."""
+
+    about: str
+    media_types: tuple[str, ...] = (JSON,)
+    type: Any = None
+    "Of a JSON body; None: bytes, or nothing at all without a media type."
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method of one path."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    answers: tuple[Answer, ...]
+    errors: tuple[type[BusError], ...] = ()
+    "Those of its own; what every route of its kind can answer is added in `all_errors`."
+    body: type[msgspec.Struct] | None = None
+    query: type[msgspec.Struct] | None = None
+    form: type[msgspec.Struct] | None = None
+    about: str = ""
+    counted: bool = True
+    "Whether it counts against the limits of requests."
+    speaks: bool = False
+    "Whether it takes one of the places for what is done at once."
+    open: bool = False
+    "Whether it needs no key, or looks at keys itself."
+    shape: Shape = "problem"
+    "How its clients read errors."
+    described: bool = True
+    "Whether it is in the OpenAPI document: not a WebSocket, nor a path that is another one with a slash."
+
+    @property
+    def all_errors(self) -> tuple[type[BusError], ...]:
+        """Everything that can go wrong, each once."""
+        errors = [*self.errors]
+        if self.body is not None or self.form is not None:
+            errors += [BadRequest, RequestTimeout, BodyTooLarge, UnsupportedMediaType]
+        if self.query is not None or "{" in self.path:
+            errors.append(BadRequest)
+        if not self.open:
+            errors.append(Unauthorized)
+        if self.counted:
+            errors.append(RateLimited)
+        if self.speaks:
+            errors.append(Overloaded)
+        return tuple(dict.fromkeys([*errors, EngineError]))

@@ -1,0 +1,104 @@
+"""Speech on its way out: chunks encoded as they come, written no faster than they are read.
+
+The headers leave with the first audio. From then on an error cannot change the status, so the connection is
+broken off: every client takes an unfinished chunked body for what it is, whereas a clean end would pass half
+a sentence off as the whole. Server-sent events can say what went wrong, and do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from aiohttp import web
+
+from ..common.errors import BusError, Cancelled
+from .encoders import Encoder, Output
+from .problems import problem
+from .requests import ID
+from .service import Heard
+
+log = logging.getLogger(__name__)
+
+EVENT_STREAM: Final = "text/event-stream"
+USAGE: Final = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+"""OpenAI's clients want it; nobody is billed here."""
+
+
+async def send(request: web.Request, heard: Heard, output: Output, stall_s: float) -> web.StreamResponse:
+    """Answer with audio, chunk by chunk."""
+    async with aclosing(heard.chunks):
+        encoder = output.make(heard.rate_hz)
+        response = web.StreamResponse(headers=headers_of(heard))
+        response.content_type = output.media_type
+        await response.prepare(request)
+        try:
+            async for part in _encoded(heard, encoder):
+                await write(response, part, stall_s)
+        except BusError as error:
+            log.warning("request %s broke off in its audio: %s", request[ID], error)
+            if request.transport is not None:
+                request.transport.abort()
+            return response
+    await response.write_eof()
+    return response
+
+
+async def send_events(
+    request: web.Request, heard: Heard, output: Output, stall_s: float
+) -> web.StreamResponse:
+    """Answer with OpenAI's events: audio in base64, then the end, or an error."""
+    async with aclosing(heard.chunks):
+        encoder = output.make(heard.rate_hz)
+        response = web.StreamResponse(headers={**headers_of(heard), "Cache-Control": "no-cache"})
+        response.content_type = EVENT_STREAM
+        await response.prepare(request)
+        try:
+            async for part in _encoded(heard, encoder):
+                audio = base64.b64encode(part).decode("ascii")
+                delta = {"type": "speech.audio.delta", "audio": audio, "request_id": request[ID]}
+                await _event(response, delta, stall_s)
+            await _event(response, {"type": "speech.audio.done", "usage": USAGE}, stall_s)
+        except BusError as error:
+            log.warning("request %s broke off in its audio: %s", request[ID], error)
+            await _event(response, {"type": "error", "error": problem(error, request[ID]).error}, stall_s)
+    await response.write_eof()
+    return response
+
+
+async def _encoded(heard: Heard, encoder: Encoder) -> AsyncIterator[bytes]:
+    """The bytes of a format as they become ready."""
+    async for chunk in heard.chunks:
+        if data := encoder.feed(np.frombuffer(chunk.pcm, "<i2")):
+            yield data
+    if data := encoder.finish():
+        yield data
+
+
+def headers_of(heard: Heard) -> dict[str, str]:
+    """Who speaks, and how soon."""
+    return {
+        "X-Voicebus-Engine": heard.engine,
+        "X-Voicebus-Worker": heard.worker,
+        "X-Voicebus-First-Audio-Ms": f"{1000 * heard.first_audio_s:.0f}",
+        "X-Accel-Buffering": "no",  # nginx would hold a stream back
+    }
+
+
+async def write(response: web.StreamResponse, data: bytes, stall_s: float) -> None:
+    """Raises `Cancelled` where the reader takes nothing for so long."""
+    try:
+        async with asyncio.timeout(stall_s):
+            await response.write(data)
+    except TimeoutError:
+        raise Cancelled(f"the client took no audio for {stall_s:g} s") from None
+
+
+async def _event(response: web.StreamResponse, body: dict[str, Any], stall_s: float) -> None:
+    await write(response, b"data: " + msgspec.json.encode(body) + b"\n\n", stall_s)

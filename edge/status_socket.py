@@ -1,0 +1,230 @@
+"""`/ws/status`: what the bus does, pushed to whoever watches it, when something has changed.
+
+One watcher asks the broker for all of them, and only while there are any. A subscriber has one place for the
+status and a short row of events, and no queue: who reads slower than news come sees the latest and not all,
+and one whose socket takes nothing for seconds is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from ..common.errors import BusError, Forbidden
+from .news import Happening, News
+from .requests import ADDRESS, CALLER
+from .routes import Route
+
+if TYPE_CHECKING:
+    from .cors import Origins
+    from .service import Service
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 0.25
+RATE_OVER_S: Final = 5.0
+LEAST_APART_S: Final = 0.1
+HEARTBEAT_S: Final = 15.0
+STALL_S: Final = 5.0
+MAX_MESSAGE_BYTES: Final = 4096
+MAX_SUBSCRIBERS: Final = 200
+SUBPROTOCOL: Final = "voicebus.status"
+EVENTS_KEPT: Final = 100
+
+
+class Subscriber:
+    """One socket's place for news of the bus, and of what is its tenant's."""
+
+    def __init__(self, tenant: str) -> None:
+        self._tenant = tenant
+        self._status: bytes | None = None
+        self._events: deque[Happening] = deque(maxlen=EVENTS_KEPT)
+        self._there = asyncio.Event()
+
+    def put(self, status: bytes) -> None:
+        """The latest status; one that was not taken yet is forgotten."""
+        self._status = status
+        self._there.set()
+
+    def happened(self, tenant: str, happening: Happening) -> None:
+        """An event of some tenant; the oldest of too many are forgotten."""
+        if tenant == self._tenant:
+            self._events.append(happening)
+            self._there.set()
+
+    async def get(self) -> list[bytes]:
+        """Wait for news; returns all there are."""
+        await self._there.wait()
+        self._there.clear()
+        news = [] if self._status is None else [self._status]
+        self._status = None
+        if self._events:
+            news.append(msgspec.json.encode({"type": "events", "events": list(self._events)}))
+            self._events.clear()
+        return news
+
+
+class Watcher:
+    """Looks at the bus while anybody watches."""
+
+    def __init__(self, service: Service, news: News) -> None:
+        self._service = service
+        self._news = news
+        self._subscribers: set[Subscriber] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._last = b""
+
+    def join(self, subscriber: Subscriber) -> None:
+        """Tell this one from now on, beginning with how things are."""
+        self._subscribers.add(subscriber)
+        self._news.listen(subscriber.happened)
+        if self._last:
+            subscriber.put(self._last)
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch())
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Tell it no more."""
+        self._subscribers.discard(subscriber)
+        self._news.forget(subscriber.happened)
+        if not self._subscribers and self._task is not None:
+            self._task.cancel()
+            self._task = None
+            self._last = b""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more may watch."""
+        return len(self._subscribers) >= MAX_SUBSCRIBERS
+
+    async def _watch(self) -> None:
+        rates = Rates()
+        while True:
+            news = await self._look(rates)
+            if news != self._last:
+                self._last = news
+                for subscriber in self._subscribers:
+                    subscriber.put(news)
+            await asyncio.sleep(LOOK_S)
+
+    async def _look(self, rates: Rates) -> bytes:
+        try:
+            status = await self._service.status()
+        except BusError as error:
+            # The page says so, and goes on by itself when the broker is back.
+            return msgspec.json.encode(
+                {"type": "status", "error": {"code": error.code, "message": error.message}, "workers": []}
+            )
+        return msgspec.json.encode({**shown(status), "jobs_per_s": rates.add(monotonic(), status)})
+
+
+class Rates:
+    """Jobs that ended in a second, over the last few."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, now: float, status: Mapping[str, Any]) -> float:
+        """Note a status; returns the rate."""
+        totals: Mapping[str, int] = status.get("totals") or {}
+        ended = sum(totals.get(name, 0) for name in ("done", "failed", "cancelled"))
+        if self._seen and ended < self._seen[-1][1]:
+            self._seen.clear()  # another broker, or the same one anew
+        self._seen.append((now, ended))
+        while now - self._seen[0][0] > RATE_OVER_S and len(self._seen) > 2:
+            self._seen.popleft()
+        seconds = now - self._seen[0][0]
+        return round((ended - self._seen[0][1]) / seconds, 1) if seconds > 0 else 0.0
+
+
+def shown(status: Mapping[str, Any]) -> dict[str, Any]:
+    """What a watcher sees. Nothing in it moves while nothing happens."""
+    return {
+        "type": "status",
+        "broker": status.get("broker", ""),
+        "draining": status.get("draining", False),
+        "default_engine": status.get("default_engine", ""),
+        "jobs": status.get("jobs") or {},
+        "totals": status.get("totals") or {},
+        "engines": {
+            name: {key: engine.get(key) for key in ("queued", "workers", "slots", "languages")}
+            for name, engine in (status.get("engines") or {}).items()
+        },
+        "workers": [
+            {
+                key: worker.get(key)
+                for key in ("id", "engine", "state", "slots", "open", "jobs_done", "warm_voices")
+            }
+            for worker in status.get("workers") or []
+        ],
+    }
+
+
+class StatusSocket:
+    """The handler."""
+
+    def __init__(self, watcher: Watcher, origins: Origins) -> None:
+        self._watcher = watcher
+        self._origins = origins
+        self._open: set[web.WebSocketResponse] = set()
+
+    def routes(self) -> tuple[Route, ...]:
+        """What this module answers to."""
+        return (Route("GET", "/ws/status", self.serve, "Watch the bus", "Operation", (), described=False),)
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        """GET /ws/status."""
+        if not self._origins.allow_socket(request):
+            raise Forbidden(
+                "a page from elsewhere may not watch this bus: name its origin in edge.cors_origins"
+            )
+        if self._watcher.is_full:
+            raise Forbidden(f"{MAX_SUBSCRIBERS} watch already, which is all this server takes")
+        socket = web.WebSocketResponse(
+            heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE_BYTES, protocols=(SUBPROTOCOL,), compress=False
+        )
+        await socket.prepare(request)
+        self._open.add(socket)
+        subscriber = Subscriber(request[CALLER].tenant)
+        self._watcher.join(subscriber)
+        sending = asyncio.create_task(_send(socket, subscriber, request))
+        try:
+            async for message in socket:
+                if message.type is WSMsgType.ERROR:
+                    break
+        finally:
+            self._open.discard(socket)
+            self._watcher.leave(subscriber)
+            sending.cancel()
+            with suppress(asyncio.CancelledError):
+                await sending
+        return socket
+
+    async def close(self, _app: web.Application) -> None:
+        """The edge leaves: whoever watches is told, and comes again elsewhere."""
+        for socket in tuple(self._open):
+            await socket.close(code=WSCloseCode.GOING_AWAY)
+
+
+async def _send(socket: web.WebSocketResponse, subscriber: Subscriber, request: web.Request) -> None:
+    while True:
+        for news in await subscriber.get():
+            try:
+                async with asyncio.timeout(STALL_S):
+                    await socket.send_str(news.decode())
+            except TimeoutError:
+                log.info("a watcher at %s read nothing for %g s and is cut off", request[ADDRESS], STALL_S)
+                if request.transport is not None:
+                    request.transport.abort()
+                return
+            except ConnectionError:
+                return
+        await asyncio.sleep(LEAST_APART_S)

@@ -1,0 +1,228 @@
+"""The voice store over HTTP: list, add with consent, hear and remove.
+
+A recording is decoded in a process of its own with little memory and little time (`decoding.py`): what a
+stranger sends is the one place where a codec's mistake would be theirs to use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import tempfile
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from msgspec import Meta, Struct
+
+from ..common.audio import encode
+from ..common.errors import BadRequest, Conflict, Forbidden, UnknownVoice
+from .decoding import decode_apart
+from .problems import BodyTooLarge, RequestTimeout, UnsupportedMediaType
+from .respond import respond
+from .routes import JSON, Answer, Route
+
+if TYPE_CHECKING:
+    from ..common.config import Edge
+    from ..common.voices import Voice, VoiceStore
+
+FORM_BYTES: Final = 256 * 1024
+"""What a form may have beside its recording."""
+MAX_PARTS: Final = 16
+MAX_FIELD_BYTES: Final = 20_000
+FIELDS: Final = ("name", "consent", "id", "language", "licence", "text")
+UPLOAD_S: Final = 120.0
+MAX_SAID: Final = 300
+_NO_FORM: Final = (ValueError, LookupError, AssertionError, RuntimeError, HttpProcessingError)
+"""What aiohttp raises for a multipart body that is none: it checks some of it by assertions."""
+_NOT_ID = re.compile(r"[^a-z0-9_-]+")
+
+
+class VoiceShown(Struct, frozen=True):
+    """A voice as everybody may see it."""
+
+    id: str
+    name: str
+    language: str
+    licence: str
+    seconds: float
+    created: str
+    shipped: bool
+
+
+class VoiceList(Struct, frozen=True):
+    """All voices."""
+
+    voices: list[VoiceShown]
+
+
+class NewVoice(Struct, frozen=True):
+    """A recording of somebody who agreed."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    audio_sample: Annotated[bytes, Meta(description="WAV, FLAC, MP3 or Ogg, 10 MiB at most.")]
+    consent: Annotated[
+        str,
+        Meta(min_length=1, max_length=2000, description="Whose voice it is, and how they agreed, in words."),
+    ]
+    id: Annotated[str, Meta(max_length=64, description="Default: made of the name.")] = ""
+    language: Annotated[str, Meta(max_length=16)] = "en-us"
+    licence: Annotated[str, Meta(max_length=200)] = "private"
+    text: Annotated[str, Meta(max_length=20_000, description="What is said, word for word.")] = ""
+
+
+def shown(voice: Voice) -> VoiceShown:
+    """Without the words of consent, which may name people."""
+    return VoiceShown(
+        voice.id, voice.name, voice.language, voice.licence, voice.seconds, voice.created, voice.shipped
+    )
+
+
+def id_of(name: str) -> str:
+    """An id made of a name in any script, different each time where the name has no letters for one."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    made = _NOT_ID.sub("-", plain).strip("-_")[:48]
+    return made or f"voice-{secrets.token_hex(4)}"
+
+
+class VoicesApi:
+    """The handlers."""
+
+    def __init__(self, store: VoiceStore, edge: Edge) -> None:
+        self._store = store
+        self._most_bytes = edge.max_sample_bytes
+
+    def routes(self) -> tuple[Route, ...]:
+        """What this module answers to."""
+        one = (Answer("The voice.", (JSON,), VoiceShown),)
+        return (
+            Route(
+                "GET",
+                "/v1/audio/voices",
+                self.list,
+                "List voices",
+                "Voices",
+                (Answer("All of them.", (JSON,), VoiceList),),
+            ),
+            Route(
+                "POST",
+                "/v1/audio/voices",
+                self.add,
+                "Add a voice",
+                "Voices",
+                (Answer("It is kept.", (JSON,), VoiceShown, 201),),
+                (BadRequest, Conflict, Forbidden, BodyTooLarge, RequestTimeout, UnsupportedMediaType),
+                form=NewVoice,
+            ),
+            Route(
+                "GET", "/v1/audio/voices/{id}", self.show, "Describe a voice", "Voices", one, (UnknownVoice,)
+            ),
+            Route(
+                "GET",
+                "/v1/audio/voices/{id}/sample",
+                self.sample,
+                "Hear a voice's recording",
+                "Voices",
+                (Answer("The recording.", ("audio/wav",)),),
+                (UnknownVoice,),
+            ),
+            Route(
+                "DELETE",
+                "/v1/audio/voices/{id}",
+                self.remove,
+                "Remove a voice",
+                "Voices",
+                (Answer("It is gone.", (), None, 204),),
+                (UnknownVoice, Forbidden),
+            ),
+        )
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /v1/audio/voices."""
+        voices = await asyncio.to_thread(self._store.list)
+        return respond(VoiceList([shown(voice) for voice in voices]))
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /v1/audio/voices/{id}."""
+        return respond(shown(await asyncio.to_thread(self._store.get, request.match_info["id"])))
+
+    async def sample(self, request: web.Request) -> web.Response:
+        """GET /v1/audio/voices/{id}/sample."""
+        recording = await asyncio.to_thread(self._store.reference, request.match_info["id"])
+        wav = await asyncio.to_thread(encode, recording.samples, recording.rate_hz)
+        return web.Response(body=wav, content_type="audio/wav")
+
+    async def remove(self, request: web.Request) -> web.Response:
+        """DELETE /v1/audio/voices/{id}."""
+        await asyncio.to_thread(self._store.remove, request.match_info["id"])
+        return web.Response(status=204)
+
+    async def add(self, request: web.Request) -> web.Response:
+        """POST /v1/audio/voices."""
+        if request.content_type != "multipart/form-data":
+            raise UnsupportedMediaType(f"send multipart/form-data, not {request.content_type}")
+        if (request.content_length or 0) > self._most_bytes + FORM_BYTES:
+            raise BodyTooLarge(f"the recording has more than the {self._most_bytes:,} bytes that are allowed")
+        with tempfile.TemporaryDirectory(prefix="voicebus-upload-") as folder:
+            place = Path(folder, "sample")
+            try:
+                async with asyncio.timeout(UPLOAD_S):
+                    fields = await _parts(request, place, self._most_bytes)
+            except TimeoutError:
+                raise RequestTimeout(f"the upload did not come within {UPLOAD_S:g} s") from None
+            except _NO_FORM as error:
+                raise BadRequest(f"the body is no form: {error}"[:MAX_SAID]) from None
+            wav = await decode_apart(place)
+        name = fields.get("name", "")
+        voice = await asyncio.to_thread(
+            self._store.add,
+            fields.get("id") or id_of(name),
+            wav,
+            consent=fields.get("consent", ""),
+            name=name,
+            language=fields.get("language") or "en-us",
+            licence=fields.get("licence") or "private",
+            text=fields.get("text"),
+        )
+        return respond(shown(voice), status=201)
+
+
+async def _parts(request: web.Request, place: Path, most_bytes: int) -> dict[str, str]:
+    """Read the form: its fields, and the recording into a file. Raises `BadRequest` and `BodyTooLarge`."""
+    fields: dict[str, str] = {}
+    found = False
+    reader = await request.multipart()
+    parts = 0
+    while (part := await reader.next()) is not None:
+        parts += 1
+        if parts > MAX_PARTS:
+            raise BadRequest(f"the form has more than {MAX_PARTS} parts")
+        if not isinstance(part, BodyPartReader) or part.name not in (*FIELDS, "audio_sample"):
+            raise BadRequest(f"the form has a part that is not known: {getattr(part, 'name', None)!r}")
+        if part.name == "audio_sample":
+            found = True
+            await _keep(part, place, most_bytes)
+        else:
+            data = await part.read_chunk(MAX_FIELD_BYTES + 1)
+            if len(data) > MAX_FIELD_BYTES or not part.at_eof():
+                raise BodyTooLarge(f"{part.name} has more than {MAX_FIELD_BYTES} bytes")
+            fields[part.name] = data.decode("utf-8", "replace")
+    missing = [name for name in ("name", "consent") if not fields.get(name, "").strip()]
+    if not found:
+        missing.append("audio_sample")
+    if missing:
+        raise BadRequest(f"the form lacks {', '.join(missing)}")
+    return fields
+
+
+async def _keep(part: BodyPartReader, place: Path, most_bytes: int) -> None:
+    size = 0
+    with place.open("wb") as file:
+        while data := await part.read_chunk(65_536):
+            size += len(data)
+            if size > most_bytes:
+                raise BodyTooLarge(f"the recording has more than the {most_bytes:,} bytes that are allowed")
+            file.write(data)
