@@ -1,0 +1,97 @@
+"""ElevenLabs's routes and its WebSocket, as its clients call them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import aiohttp
+import httpx
+import pytest
+
+from tests.edge.conftest import Speaker
+from tests.edge.server import EdgeProcess
+
+TEXT = "A small brown bird sat on the fence."
+
+
+@pytest.mark.parametrize("path", ["/v1/text-to-speech/amber", "/v1/text-to-speech/amber/stream"])
+def test_speech_in_a_named_format(http: httpx.Client, spoken: Speaker, path: str) -> None:
+    answer = http.post(path, params={"output_format": "pcm_24000"}, json={"text": TEXT, "model_id": "tone"})
+    assert answer.status_code == 200
+    assert answer.content == spoken(TEXT).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "body", "status", "code"),
+    [
+        ("nobody", {}, {"text": TEXT}, 404, "unknown_voice"),
+        ("amber", {"output_format": "midi_1"}, {"text": TEXT}, 400, "bad_request"),
+        ("amber", {}, {}, 400, "bad_request"),
+        ("amber", {}, {"text": TEXT, "voice_settings": {"speed": 99}}, 400, "bad_request"),
+    ],
+)
+def test_mistakes_are_told_in_elevenlabs_s_words(
+    http: httpx.Client, path: str, query: dict[str, str], body: dict[str, Any], status: int, code: str
+) -> None:
+    answer = http.post(f"/v1/text-to-speech/{path}", params=query, json=body)
+    assert (answer.status_code, answer.json()["detail"]["status"]) == (status, code)
+    assert answer.json()["detail"]["message"]
+
+
+def test_voices_are_listed(http: httpx.Client) -> None:
+    voices = {voice["voice_id"]: voice for voice in http.get("/v1/voices").json()["voices"]}
+    assert {"amber", "basil"} <= set(voices)
+    assert http.get(voices["amber"]["preview_url"]).headers["content-type"] == "audio/wav"
+
+
+def converse(edge: EdgeProcess, messages: list[dict[str, Any]], query: str = "") -> list[dict[str, Any]]:
+    async def main() -> list[dict[str, Any]]:
+        url = f"{edge.websocket}/v1/text-to-speech/amber/stream-input?output_format=pcm_24000{query}"
+        heard: list[dict[str, Any]] = []
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+            for message in messages:
+                await socket.send_str(json.dumps(message))
+            async for message in socket:
+                heard.append(json.loads(message.data))
+        return heard
+
+    return asyncio.run(main())
+
+
+def test_a_text_that_comes_in_parts_is_spoken_as_one(edge: EdgeProcess, spoken: Speaker) -> None:
+    words = f"{TEXT} Nobody had told her so.".split(" ")
+    parts = [{"text": " "}, *({"text": f"{word} "} for word in words), {"text": ""}]
+    heard = converse(edge, parts)
+    assert heard[-1]["isFinal"] is True
+    audio = b"".join(base64.b64decode(part["audio"]) for part in heard if part["audio"])
+    assert audio == spoken(TEXT).tobytes() + spoken("Nobody had told her so.").tobytes()
+
+
+def test_a_sentence_is_heard_while_the_text_goes_on(edge: EdgeProcess) -> None:
+    async def main() -> None:
+        url = f"{edge.websocket}/v1/text-to-speech/amber/stream-input?output_format=pcm_24000"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+            await socket.send_str(json.dumps({"text": " "}))
+            await socket.send_str(json.dumps({"text": f"{TEXT} And then "}))
+            first = json.loads((await socket.receive(timeout=30)).data)
+            assert first["audio"]
+            await socket.send_str(json.dumps({"text": ""}))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("messages", "error"),
+    [
+        ([{"text": 5}], "bad_request"),
+        ([{"text": " ", "voice_settings": {"speed": 50}}], "bad_request"),
+        ([{"text": " "}, {"text": "a" * 60_000}, {"text": "a" * 60_000}], "text_too_long"),
+    ],
+)
+def test_mistakes_end_the_conversation_with_their_code(
+    edge: EdgeProcess, messages: list[dict[str, Any]], error: str
+) -> None:
+    assert converse(edge, messages)[-1]["error"] == error

@@ -1,0 +1,136 @@
+"""Jobs over HTTP: handed over, watched, fetched, cancelled, and taken up again after a restart."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import wave
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from tests.edge.conftest import Speaker
+from tests.edge.server import EdgeProcess
+from voicebus.client.launch import Bus
+from voicebus.common.text import SENTENCE_PAUSE_S
+
+LINES = [f"Line {number} of a short book." for number in range(12)]
+
+
+def ended(http: httpx.Client, id: str) -> dict[str, Any]:
+    """Wait for a job's end; bounded by the test's own limit."""
+    while (job := http.get(f"/v1/jobs/{id}").json())["state"] == "running":
+        time.sleep(0.05)
+    return job
+
+
+def test_a_list_of_lines_as_one_wav_and_as_a_zip(http: httpx.Client, spoken: Speaker) -> None:
+    made = http.post("/v1/jobs", json={"input": LINES, "voice": "amber"})
+    assert made.status_code == 202
+    assert (made.json()["state"], made.json()["total"]) == ("running", len(LINES))
+    job = ended(http, made.json()["id"])
+    assert (job["state"], job["done"], job["failed"]) == ("done", len(LINES), 0)
+    own = [spoken(line) for line in LINES]
+    audio = http.get(f"/v1/jobs/{job['id']}/audio")
+    assert audio.headers["content-disposition"] == f'attachment; filename="{job["id"]}.wav"'
+    pause = np.zeros(int(SENTENCE_PAUSE_S * 24_000), np.int16)
+    expected = np.concatenate([part for one in own for part in (one, pause)][:-1])
+    with wave.open(io.BytesIO(audio.content)) as file:
+        assert file.getnframes() == expected.size, "the header tells the true length"
+        assert file.readframes(expected.size) == expected.tobytes()
+    archive = zipfile.ZipFile(io.BytesIO(http.get(f"/v1/jobs/{job['id']}/audio?format=zip").content))
+    assert archive.testzip() is None
+    names = sorted(archive.namelist())
+    assert names == [*(f"{number:05}.wav" for number in range(1, 13)), "manifest.jsonl"]
+    for name, samples in zip(names, own, strict=False):
+        assert np.array_equal(soundfile.read(io.BytesIO(archive.read(name)), dtype="int16")[0], samples)
+
+
+def test_lines_may_differ_and_a_line_that_fails_is_told(http: httpx.Client, spoken: Speaker) -> None:
+    lines = [{"text": LINES[0], "voice": "basil", "id": "intro"}, {"text": LINES[1], "language": "xx-none"}]
+    job = ended(http, http.post("/v1/jobs", json={"input": lines, "voice": "amber"}).json()["id"])
+    assert (job["done"], job["failed"]) == (1, 1)
+    assert sum(job["errors"].values()) == 1
+    archive = zipfile.ZipFile(io.BytesIO(http.get(f"/v1/jobs/{job['id']}/audio?format=zip").content))
+    assert np.array_equal(
+        soundfile.read(io.BytesIO(archive.read("00001-intro.wav")), dtype="int16")[0],
+        spoken(LINES[0], "basil"),
+    )
+
+
+def test_a_book_in_one_text(http: httpx.Client) -> None:
+    text = " ".join(LINES * 20)
+    job = ended(http, http.post("/v1/jobs", json={"input": text}).json()["id"])
+    assert (job["state"], job["total"]) == ("done", 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({}, 400, "bad_request"),
+        ({"input": []}, 400, "bad_request"),
+        ({"input": "  "}, 400, "bad_request"),
+        ({"input": ["fine", " "]}, 400, "bad_request"),
+        ({"input": "a", "voice": "nobody"}, 404, "unknown_voice"),
+        ({"input": [{"text": "a", "voice": "nobody"}]}, 404, "unknown_voice"),
+        ({"input": "a", "response_format": "exe"}, 400, "bad_request"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_spoken(
+    http: httpx.Client, body: dict[str, Any], status: int, code: str
+) -> None:
+    before = len(http.get("/v1/jobs").json()["jobs"])
+    answer = http.post("/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert len(http.get("/v1/jobs").json()["jobs"]) == before
+
+
+def test_a_job_that_is_cancelled_keeps_what_was_spoken(bus: Bus, http: httpx.Client) -> None:
+    job = http.post("/v1/jobs", json={"input": ["First.", "And then it is STUCK."]}).json()
+    assert http.get(f"/v1/jobs/{job['id']}/audio").json()["error"]["code"] == "conflict"
+    while http.get(f"/v1/jobs/{job['id']}").json()["done"] < 1:
+        time.sleep(0.05)
+    assert http.delete(f"/v1/jobs/{job['id']}").json()["state"] == "cancelled"
+    assert http.get(f"/v1/jobs/{job['id']}/audio").status_code == 200
+    assert http.get("/v1/jobs/../../etc/passwd/audio").status_code == 404
+    assert http.get("/v1/jobs/" + "0" * 32).json()["error"]["code"] == "unknown_job"
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[tuple[Bus, Path]]:
+    settings = {"seconds_per_char": 0.01, "realtime_factor": 0.5}
+    config = {"broker": {"default_engine": "tone", "journal": str(tmp_path / "journal")}}
+    with Bus(engines={"tone": 2}, settings=settings, config=config) as bus:
+        yield bus, tmp_path
+
+
+def test_a_job_outlives_the_edge_and_the_broker(slow: tuple[Bus, Path], spoken: Speaker) -> None:
+    bus, folder = slow
+    lines = [f"Line {number} of a book that outlives its shop." for number in range(60)]
+    with EdgeProcess(bus, folder=folder) as edge:
+        with edge.client() as http:
+            id = http.post("/v1/jobs", json={"input": lines, "voice": "amber"}).json()["id"]
+            assert http.get(f"/v1/jobs/{id}").json()["durable"] is True
+            while http.get(f"/v1/jobs/{id}").json()["done"] < 5:
+                time.sleep(0.05)
+        assert edge.child is not None
+        edge.child.kill()
+        bus.kill_broker()
+        bus.start_broker()
+        edge.start()
+        with edge.client() as http:
+            job = ended(http, id)
+            assert (job["state"], job["done"]) == ("done", 60)
+            archive = zipfile.ZipFile(io.BytesIO(http.get(f"/v1/jobs/{id}/audio?format=zip").content))
+    manifest = [json.loads(line) for line in archive.read("manifest.jsonl").splitlines()]
+    assert sorted(record["index"] for record in manifest) == list(range(1, 61)), "each line once"
+    for number, line in enumerate(lines, 1):
+        samples, _ = soundfile.read(io.BytesIO(archive.read(f"{number:05}.wav")), dtype="int16")
+        assert np.array_equal(samples, spoken(line))

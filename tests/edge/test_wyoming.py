@@ -1,0 +1,125 @@
+"""Home Assistant's protocol by the `wyoming` package's own client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+
+import pytest
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.client import AsyncTcpClient
+from wyoming.error import Error
+from wyoming.event import Event
+from wyoming.info import Describe, Info
+from wyoming.ping import Ping, Pong
+from wyoming.tts import (
+    Synthesize,
+    SynthesizeChunk,
+    SynthesizeStart,
+    SynthesizeStop,
+    SynthesizeStopped,
+    SynthesizeVoice,
+)
+
+from tests.edge.conftest import Speaker
+from tests.edge.server import EdgeProcess
+from voicebus.client.launch import Bus
+
+TEXT = "They walked along the river."
+
+
+@pytest.fixture(scope="module")
+def house(bus: Bus) -> Iterator[tuple[str, int]]:
+    with EdgeProcess(bus, edge={"wyoming_port": 0}) as edge:
+        assert edge.wyoming is not None
+        yield edge.wyoming
+
+
+def talk(house: tuple[str, int], work: Callable[[AsyncTcpClient], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(60), AsyncTcpClient(*house) as client:
+            await work(client)
+
+    asyncio.run(main())
+
+
+async def read(client: AsyncTcpClient) -> Event:
+    event = await client.read_event()
+    assert event is not None
+    return event
+
+
+async def audio(client: AsyncTcpClient) -> bytes:
+    event = await read(client)
+    assert AudioStart.from_event(event) == AudioStart(24_000, 2, 1)
+    parts = b""
+    while not AudioStop.is_type((event := await read(client)).type):
+        parts += AudioChunk.from_event(event).audio
+    return parts
+
+
+def test_what_the_house_asks_first(house: tuple[str, int]) -> None:
+    async def work(client: AsyncTcpClient) -> None:
+        await client.write_event(Describe().event())
+        info = Info.from_event(await read(client))
+        assert info.tts[0].supports_synthesize_streaming
+        assert {"amber", "basil"} <= {voice.name for voice in info.tts[0].voices}
+        await client.write_event(Ping("here?").event())
+        assert Pong.from_event(await read(client)).text == "here?"
+
+    talk(house, work)
+
+
+def test_a_text(house: tuple[str, int], spoken: Speaker) -> None:
+    async def work(client: AsyncTcpClient) -> None:
+        for _ in range(2):
+            await client.write_event(Synthesize(TEXT, SynthesizeVoice("basil")).event())
+            assert await audio(client) == spoken(TEXT, "basil").tobytes()
+
+    talk(house, work)
+
+
+def test_a_text_in_chunks_is_spoken_once_whatever_else_comes(house: tuple[str, int], spoken: Speaker) -> None:
+    async def work(client: AsyncTcpClient) -> None:
+        await client.write_event(SynthesizeStart(voice=SynthesizeVoice("amber")).event())
+        await client.write_event(SynthesizeChunk(f"{TEXT} My brother ").event())
+        await client.write_event(SynthesizeChunk("keeps his letters.").event())
+        # For servers that know no streams; and one that nobody knows.
+        await client.write_event(Synthesize(f"{TEXT} My brother keeps his letters.").event())
+        await client.write_event(Event("of-tomorrow", {"a": 1}))
+        await client.write_event(SynthesizeStop().event())
+        assert (
+            await audio(client) == spoken(TEXT).tobytes() + spoken("My brother keeps his letters.").tobytes()
+        )
+        assert SynthesizeStopped.is_type((await read(client)).type)
+
+    talk(house, work)
+
+
+def test_an_error_is_told_and_the_connection_stays(house: tuple[str, int], spoken: Speaker) -> None:
+    async def work(client: AsyncTcpClient) -> None:
+        await client.write_event(Synthesize(TEXT, SynthesizeVoice("nobody")).event())
+        assert Error.from_event(await read(client)).code == "unknown_voice"
+        await client.write_event(Synthesize(TEXT, SynthesizeVoice("amber")).event())
+        assert await audio(client) == spoken(TEXT).tobytes()
+
+    talk(house, work)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"no json\n", b"[]\n", b"{}\n", b'{"type":"synthesize","data_length":99999999999}\n', b"{" * 2_000_000],
+    ids=["no json", "a list", "no type", "a claim of 100 GB", "no end"],
+)
+def test_nonsense_is_cut_off_and_others_are_served(house: tuple[str, int], line: bytes) -> None:
+    async def main() -> None:
+        reader, writer = await asyncio.open_connection(*house)
+        writer.write(line)
+        async with asyncio.timeout(30):
+            with suppress(ConnectionResetError):  # what had not been read yet when it was cut off
+                assert await reader.read() == b""
+        writer.close()
+
+    asyncio.run(main())
+    test_what_the_house_asks_first(house)
