@@ -88,6 +88,9 @@ class Reading:
                 raise task.error
             self._end_piece(chunks, task)
             self._head += 1
+            if self.finished and chunks:
+                end = chunks[-1]
+                chunks[-1] = Chunk(end.pcm, end.sample_rate_hz, end.engine, end.worker, end.piece, last=True)
         return chunks
 
     def close(self) -> None:

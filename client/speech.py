@@ -94,7 +94,8 @@ class Speech:
 class Chunk:
     """A part of a stream, in order. `pcm` is mono signed 16-bit little-endian; `bytes(chunk)` gives it too.
 
-    `piece` counts the sentences of the text from 0.
+    `piece` counts the sentences of the text from 0. `last` is True where it is known already that nothing
+    follows; otherwise only the end of the stream tells.
     """
 
     pcm: bytes
@@ -102,6 +103,7 @@ class Chunk:
     engine: str
     worker: str
     piece: int = 0
+    last: bool = False
 
     @property
     def samples(self) -> NDArray[np.int16]:

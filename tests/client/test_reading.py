@@ -65,6 +65,7 @@ def test_nothing_is_lost_at_the_joins_and_nothing_jumps() -> None:
         chunk(task, pcm)
         end(task)
     chunks = text.step()
+    assert [part.last for part in chunks] == [False] * (len(chunks) - 1) + [True]
     samples = np.concatenate([part.samples for part in chunks]).astype(int)
     assert len(samples) == 1503 + 2 * int(0.1 * RATE_HZ)
     steps = np.abs(np.diff(samples))
@@ -85,10 +86,10 @@ def test_one_piece_passes_through_untouched() -> None:
     (task,) = link.submitted
     started(task)
     chunk(task, loud(5))
-    assert [part.pcm for part in text.step()] == [loud(5)]
+    assert [(part.pcm, part.last) for part in text.step()] == [(loud(5), False)]
     chunk(task, loud(7))
     end(task)
-    assert [part.pcm for part in text.step()] == [loud(7)]
+    assert [(part.pcm, part.last) for part in text.step()] == [(loud(7), True)]
 
 
 def test_an_error_is_raised_when_its_piece_is_due_and_the_rest_is_cancelled() -> None:
