@@ -7,6 +7,7 @@ as the one who says it is a proxy of ours; the first that is not is the client.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
@@ -46,6 +47,7 @@ def is_trusted(address: str, trusted: Sequence[Network]) -> bool:
     return any(parsed.version == network.version and parsed in network for network in trusted)
 
 
+@lru_cache(4096)
 def bucket(address: str) -> str:
     """What is counted together: an IPv4 address, or the network that an IPv6 customer has."""
     try:

@@ -79,6 +79,15 @@ def wav_header(rate_hz: int, size_bytes: int | None = None) -> bytes:
     return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + form + struct.pack("<4sI", b"data", data)
 
 
+def with_length(data: bytes) -> bytes:
+    """A whole file; a WAV that was written as one without end then tells its length."""
+    end = wav_header(0)[36:]
+    if data[36:44] != end or not data.startswith(b"RIFF"):
+        return data
+    (rate_hz,) = struct.unpack_from("<I", data, 24)
+    return wav_header(rate_hz, len(data) - 44) + data[44:]
+
+
 class _Outlet:
     """What FFmpeg writes to; it cannot seek, and FFmpeg is told so by the lack of the method."""
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
@@ -64,7 +64,7 @@ class Middleware:
     async def known(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Give it an id, and note how it went."""
         asked = request.headers.get(ID_HEADER, "")
-        request[ID] = asked if _ID.fullmatch(asked) else secrets.token_hex(8)
+        request[ID] = asked if _ID.fullmatch(asked) else f"{random.getrandbits(64):016x}"
         forwarded = request.headers.getall("X-Forwarded-For", ())
         request[ADDRESS] = client_of(request.remote or "", forwarded, self._server.trusted)
         if (guard := _guard(request)) is not None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ENGINES_FOR_S: Final = 2.0
 """How long what the broker said of its engines is believed."""
+VOICES_FOR_S: Final = 2.0
+VOICES_KNOWN: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,8 @@ class Heard:
     first_audio_s: float
     chunks: Chunks
     "All of it, the first chunk included. Whoever has it closes it, and so cancels what is left."
+    is_whole: bool = False
+    "Whether the first chunk is all there is."
 
 
 class Service:
@@ -100,6 +104,7 @@ class Service:
         self._edge = edge
         self._news = news
         self._tenants: dict[str, AsyncClient] = {}
+        self._voices: dict[str, tuple[str, float]] = {}
         self._status: dict[str, Any] = {}
         self._status_at = -math.inf
 
@@ -129,7 +134,8 @@ class Service:
         def ended(audio_s: float, error: BaseException | None) -> None:
             self._ended(wish, first, audio_s, error)
 
-        return Heard(first.engine, first.worker, first.sample_rate_hz, took_s, Chunks(first, chunks, ended))
+        spoken = Chunks(first, chunks, ended)
+        return Heard(first.engine, first.worker, first.sample_rate_hz, took_s, spoken, first.last)
 
     async def status(self, for_s: float = 0.0) -> dict[str, Any]:
         """The broker's status, at most so old."""
@@ -153,8 +159,18 @@ class Service:
         return name
 
     async def voice(self, name: str) -> str:
-        """The id of a voice: its own, or that of the voice it is an alias of. Raises `UnknownVoice`."""
-        return await asyncio.to_thread(self._voice, name)
+        """The id of a voice: its own, or that of the voice it is an alias of. Raises `UnknownVoice`.
+
+        What was found is believed for a moment. Should it go meanwhile, the bus says so.
+        """
+        id, until = self._voices.get(name, ("", -math.inf))
+        if time.monotonic() < until:
+            return id
+        id = await asyncio.to_thread(self._voice, name)
+        if len(self._voices) >= VOICES_KNOWN:
+            self._voices.clear()
+        self._voices[name] = id, time.monotonic() + VOICES_FOR_S
+        return id
 
     async def _translated(self, wish: Wish) -> Wish:
         """Names that clients know made names of the bus."""

@@ -19,7 +19,7 @@ import numpy as np
 from aiohttp import web
 
 from ..common.errors import BusError, Cancelled
-from .encoders import Encoder, Output
+from .encoders import Encoder, Output, with_length
 from .problems import problem
 from .requests import ID
 from .service import Heard
@@ -32,9 +32,12 @@ USAGE: Final = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 
 
 async def send(request: web.Request, heard: Heard, output: Output, stall_s: float) -> web.StreamResponse:
-    """Answer with audio, chunk by chunk."""
+    """Answer with audio, chunk by chunk; with a body of known length where all of it is there already."""
     async with aclosing(heard.chunks):
         encoder = output.make(heard.rate_hz)
+        if heard.is_whole:
+            body = with_length(b"".join([part async for part in _encoded(heard, encoder)]))
+            return web.Response(body=body, headers=headers_of(heard), content_type=output.media_type)
         response = web.StreamResponse(headers=headers_of(heard))
         response.content_type = output.media_type
         await response.prepare(request)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voicebus.common.errors import BadRequest
-from voicebus.edge.encoders import OPENAI_OUTPUTS, Output, named_output, wav_header
+from voicebus.edge.encoders import OPENAI_OUTPUTS, Output, named_output, wav_header, with_length
 
 RATES_HZ = (16_000, 22_050, 24_000, 44_100, 48_000)
 SECONDS = 2.0
@@ -70,6 +70,18 @@ def test_a_streamed_wav_opens_in_wave_and_soundfile_with_its_samples() -> None:
     with wave.open(io.BytesIO(data)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (22_050, 1, 2)
         assert file.readframes(file.getnframes()) == sweep(22_050).tobytes()
+
+
+@pytest.mark.parametrize("name", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
+def test_a_whole_wav_tells_its_length_and_nothing_else_changes(name: str) -> None:
+    data = b"".join(pieces(OPENAI_OUTPUTS[name], 22_050))
+    whole = with_length(data)
+    if name != "wav":
+        assert whole == data
+        return
+    assert whole[44:] == data[44:]
+    with wave.open(io.BytesIO(whole)) as file:
+        assert (file.getframerate(), file.getnframes()) == (22_050, sweep(22_050).size)
 
 
 def test_flac_is_lossless() -> None:

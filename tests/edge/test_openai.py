@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import wave
 from collections.abc import Iterator
 from typing import Literal
 
@@ -75,6 +76,13 @@ def test_the_first_bytes_come_before_the_last_clause_is_spoken(
         assert heard == spoken(TEXT).tobytes()[: len(heard)]
         with Client(bus.frontend) as client:
             assert client.status()["jobs"]["open"] >= 1
+
+
+def test_what_is_there_at_once_has_its_length(http: httpx.Client, spoken: Speaker) -> None:
+    answer = http.post("/v1/audio/speech", json={"input": TEXT, "voice": "amber", "response_format": "wav"})
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    with wave.open(io.BytesIO(answer.content)) as file:
+        assert file.getnframes() == spoken(TEXT).size
 
 
 def test_events_carry_the_audio_the_request_and_the_end(http: httpx.Client, spoken: Speaker) -> None:
