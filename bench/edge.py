@@ -35,10 +35,12 @@ from .bus import TEXT, Direct
 from .machine import describe
 from .peers.http_gateway import SYSTEMS as GATEWAYS
 from .peers.install import fetch_python, place
+from .peers.plan import text_of
 from .processes import cpu_ns, load_average
 
 SAID: Final = "Hello there."
 CONNECTIONS: Final = 32
+TONES: Final = 300
 READY_S: Final = 60.0
 _RATE = re.compile(r"Requests/sec:\s+([\d.]+)")
 _LATENCY = re.compile(r"^\s+(50|99)%\s+([\d.]+)(us|ms|s)", re.MULTILINE)
@@ -48,7 +50,7 @@ _SCALE_MS: Final = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """A server under load, and the processes that are its cost."""
+    """A server under load, and its own processes; those behind it share the cores uncounted."""
 
     name: str
     url: str
@@ -64,7 +66,7 @@ class Round:
     p50_ms: float
     p99_ms: float
     cpu_us: float
-    "Processor time of the server's processes, a request."
+    "Processor time of the HTTP server alone, a request."
 
 
 def load(stand: Stand, seconds: int) -> Round:
@@ -126,20 +128,14 @@ def stands(stack: ExitStack) -> list[Stand]:
     bare = Child("bare", [sys.executable, str(program), str(wav), str(port)], "bare ready", bound=True)
     stack.callback(bare.end, 10)
     bare.wait_ready(READY_S)
-    assert bus.broker is not None
     made = [
         Stand("bare aiohttp", f"http://127.0.0.1:{port}/v1/audio/speech", json.dumps(body), (bare.pid,)),
-        Stand(
-            "voicebus edge, broker, worker",
-            f"{url}/v1/audio/speech",
-            json.dumps(body),
-            (edge.pid, bus.broker.pid),
-        ),
+        Stand("voicebus: edge, broker, worker", f"{url}/v1/audio/speech", json.dumps(body), (edge.pid,)),
     ]
     for system in GATEWAYS:
         fetch_python(system.python, place())
         started = system.start(stack, place())
-        text = json.dumps({"text": f"{len(answer.content)} {SAID}"})
+        text = json.dumps({"text": text_of(1, len(answer.content)).decode()})
         made.append(Stand(system.what, f"{started.address}/speak", text, tuple(started.middle)))
     return made
 
@@ -160,23 +156,22 @@ def _edge(stack: ExitStack, broker: str, folder: Path) -> tuple[Child, str]:
     return edge, edge.wait_ready(READY_S).partition("http=")[2].split()[0]
 
 
-def first_audio(rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds to the first audio: the engine called here, and through edge and bus."""
-    direct = Direct("kokoro", "amber")
+def first_audio(engine: str, rounds: int) -> list[tuple[float, float]]:
+    """Seconds to the first audio, in pairs: the engine called here, and through edge and bus."""
+    direct = Direct(engine, "amber")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="voicebus-bench-")))
-        bus = stack.enter_context(Bus(engines={"kokoro": 1}))
+        bus = stack.enter_context(Bus(engines={engine: 1}))
         _, url = _edge(stack, bus.frontend, folder)
         http = stack.enter_context(httpx.Client(base_url=url, timeout=60))
-        over_http_s(http)
+        over_http_s(http, engine)
         direct.first_audio_s(TEXT)
-        pairs = [(direct.first_audio_s(TEXT), over_http_s(http)) for _ in range(rounds)]
-    return [alone for alone, _ in pairs], [edge for _, edge in pairs]
+        return [(direct.first_audio_s(TEXT), over_http_s(http, engine)) for _ in range(rounds)]
 
 
-def over_http_s(http: httpx.Client) -> float:
+def over_http_s(http: httpx.Client, engine: str) -> float:
     """Until the first bytes of sound; the rest is read, so that the engine is free for the next."""
-    body = {"input": TEXT, "model": "kokoro", "voice": "amber", "response_format": "pcm"}
+    body = {"input": TEXT, "model": engine, "voice": "amber", "response_format": "pcm"}
     begun = time.perf_counter()
     with http.stream("POST", "/v1/audio/speech", json=body) as answer:
         parts = answer.iter_raw()
@@ -195,7 +190,7 @@ def middle(values: list[float], form: Callable[[float], str]) -> str:
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--seconds", default=5, show_default=True, help="Of each turn.")
-@click.option("--speeches", default=12, show_default=True, help="Pairs of time to first audio.")
+@click.option("--speeches", default=20, show_default=True, help="Pairs of time to first audio by kokoro.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("bench/edge.md"), show_default=True
 )
@@ -210,13 +205,15 @@ def main(rounds: int, seconds: int, speeches: int, output: Path) -> None:
         for _ in range(rounds):
             for stand in servers:
                 seen[stand.name].append(load(stand, seconds))
-    alone, over = first_audio(speeches)
-    lines = _page(seen, alone, over, before)
+    pairs = {"tone": first_audio("tone", TONES), "kokoro": first_audio("kokoro", speeches)}
+    lines = _page(seen, pairs, before)
     output.write_text("\n".join(lines) + "\n")
     click.echo("\n".join(lines))
 
 
-def _page(seen: dict[str, list[Round]], alone: list[float], over: list[float], before: float) -> list[str]:
+def _page(
+    seen: dict[str, list[Round]], pairs: dict[str, list[tuple[float, float]]], before: float
+) -> list[str]:
     machine = describe()
     floor = statistics.median(round.per_s for round in next(iter(seen.values())))
     lines = [
@@ -227,7 +224,8 @@ def _page(seen: dict[str, list[Round]], alone: list[float], over: list[float], b
         f"wrk with {CONNECTIONS} connections shares the cores with what it drives.",
         "Where three figures stand, they are least – **middle** – most of the turns.",
         "",
-        "| server | requests a second | of bare aiohttp | p50, ms | p99, ms | processor time a request, µs |",
+        "| server | requests a second | of bare aiohttp | p50, ms | p99, ms "
+        "| the HTTP server's own processor time a request, µs |",
         "|---|---|---|---|---|---|",
     ]
     for name, rounds in seen.items():
@@ -238,14 +236,21 @@ def _page(seen: dict[str, list[Round]], alone: list[float], over: list[float], b
             f"| {middle([round.p99_ms for round in rounds], '{:.1f}'.format)} "
             f"| {middle([round.cpu_us for round in rounds], '{:.0f}'.format)} |"
         )
-    added = [1000 * (edge - direct) for direct, edge in zip(alone, over, strict=True)]
     lines += [
         "",
-        f"Time to first audio, kokoro, {len(alone)} pairs in turns: the engine called directly "
-        f"{middle([1000 * value for value in alone], '{:.0f}'.format)} ms, through edge and bus "
-        f"{middle([1000 * value for value in over], '{:.0f}'.format)} ms; the difference of a pair "
-        f"{middle(added, '{:.1f}'.format)} ms.",
+        "Time to first audio, in pairs: the engine called directly, then through edge and bus.",
+        "",
+        "| engine | pairs | directly, ms | over HTTP, ms | difference of a pair, ms |",
+        "|---|---|---|---|---|",
     ]
+    for engine, taken in pairs.items():
+        columns = (
+            [1000 * alone for alone, _ in taken],
+            [1000 * over for _, over in taken],
+            [1000 * (over - alone) for alone, over in taken],
+        )
+        figures = " | ".join(middle(column, "{:.1f}".format) for column in columns)
+        lines.append(f"| {engine} | {len(taken)} | {figures} |")
     return lines
 
 
