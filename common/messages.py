@@ -21,6 +21,8 @@ VOICE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 
 Name = Annotated[str, Meta(max_length=128)]
 "A worker's or engine's name."
+LANGUAGE_PATTERN: Final = r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$"
+"""A BCP 47 tag, or none."""
 VoiceId = Annotated[str, Meta(pattern=VOICE_PATTERN)]
 Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", max_length=35)]
 Count = Annotated[int, Meta(ge=0, le=2**31)]
@@ -44,7 +46,7 @@ class Submit(Header, frozen=True):
 
     engine: Name = ""
     voice: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,63})?$")] = ""
-    language: Annotated[str, Meta(pattern=r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$", max_length=35)] = ""
+    language: Annotated[str, Meta(pattern=LANGUAGE_PATTERN, max_length=35)] = ""
     lane: Annotated[str, Meta(pattern="^(interactive|batch)$")] = "batch"
     tenant: Name = ""
     characters: Count = 0

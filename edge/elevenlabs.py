@@ -14,23 +14,45 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from .encoders import Output, named_output
+from .fields import Language, Model, Speed, Text
 from .openai import SPEAKING_ERRORS
-from .reading import WrongField, from_query, read_json
+from .reading import from_words, read_json
 from .requests import CALLER
 from .respond import respond
 from .routes import JSON, Answer, Route
 from .service import Service, Wish
 from .speaking import send
 
-FORMATS: Final = (
-    *(f"mp3_{rate}_{kilobits}" for rate, kilobits in ((22050, 32), (24000, 48))),
-    *(f"mp3_44100_{kilobits}" for kilobits in (32, 64, 96, 128, 192)),
-    *(f"pcm_{rate}" for rate in (8000, 16000, 22050, 24000, 32000, 44100, 48000)),
-    *(f"wav_{rate}" for rate in (8000, 16000, 22050, 24000, 32000, 44100, 48000)),
-    *(f"opus_48000_{kilobits}" for kilobits in (32, 64, 96, 128, 192)),
+Format = Literal[
+    "mp3_22050_32",
+    "mp3_24000_48",
+    "mp3_44100_32",
+    "mp3_44100_64",
+    "mp3_44100_96",
+    "mp3_44100_128",
+    "mp3_44100_192",
+    "pcm_8000",
+    "pcm_16000",
+    "pcm_22050",
+    "pcm_24000",
+    "pcm_32000",
+    "pcm_44100",
+    "pcm_48000",
+    "wav_8000",
+    "wav_16000",
+    "wav_22050",
+    "wav_24000",
+    "wav_32000",
+    "wav_44100",
+    "wav_48000",
+    "opus_48000_32",
+    "opus_48000_64",
+    "opus_48000_96",
+    "opus_48000_128",
+    "opus_48000_192",
     "ulaw_8000",
     "alaw_8000",
-)
+]
 MEDIA_TYPES: Final = (
     "audio/mpeg",
     "audio/pcm",
@@ -44,7 +66,7 @@ MEDIA_TYPES: Final = (
 class VoiceSettings(Struct, frozen=True):
     """How to speak."""
 
-    speed: Annotated[float, Meta(ge=0.25, le=4)] = 1.0
+    speed: Speed = 1.0
     stability: float | None = None
     similarity_boost: float | None = None
     style: float | None = None
@@ -54,9 +76,9 @@ class VoiceSettings(Struct, frozen=True):
 class TextToSpeech(Struct, frozen=True):
     """What to say."""
 
-    text: Annotated[str, Meta(min_length=1)]
-    model_id: Annotated[str, Meta(max_length=128)] = ""
-    language_code: Annotated[str, Meta(max_length=16)] | None = None
+    text: Text
+    model_id: Model = ""
+    language_code: Language | None = None
     voice_settings: VoiceSettings | None = None
     seed: Annotated[int, Meta(ge=0, le=4_294_967_295)] | None = None
     previous_text: str | None = None
@@ -66,9 +88,7 @@ class TextToSpeech(Struct, frozen=True):
 class Asked(Struct, frozen=True):
     """The query."""
 
-    output_format: Annotated[str, Meta(max_length=32, description=f"One of {', '.join(FORMATS)}.")] = (
-        "mp3_44100_128"
-    )
+    output_format: Format = "mp3_44100_128"
     optimize_streaming_latency: int | None = None
     enable_logging: bool | None = None
 
@@ -89,12 +109,8 @@ class ElevenVoices(Struct, frozen=True):
     voices: list[ElevenVoice]
 
 
-def output_of(named: str) -> Output:
-    """A format by its name. Raises `WrongField`."""
-    if named not in FORMATS:
-        raise WrongField(
-            f"no output_format is called {named[:40]!r}: choose one of {', '.join(FORMATS)}", "output_format"
-        )
+def output_of(named: Format) -> Output:
+    """A format by its name."""
     codec, rate, *bits = named.split("_")
     return named_output(codec, int(rate), 1000 * int(bits[0]) if bits else None)
 
@@ -133,7 +149,7 @@ class ElevenLabs:
 
     async def speak(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/text-to-speech/{voice_id} and …/stream."""
-        output = output_of(from_query(request.query, Asked).output_format)
+        output = output_of(from_words(request.query, Asked).output_format)
         wish = await read_json(request, TextToSpeech)
         settings = wish.voice_settings or VoiceSettings()
         heard = await self._service.begin(

@@ -20,8 +20,9 @@ from msgspec import Meta, Struct
 
 from ..common.errors import BadRequest, BusError, Cancelled
 from .elevenlabs import Asked, VoiceSettings, output_of
+from .fields import Language, Model
 from .keys import Keys, key_in
-from .reading import decoded, from_query
+from .reading import decoded, from_words
 from .requests import ID
 from .routes import Route
 from .service import Heard, Wish
@@ -41,8 +42,8 @@ CLOSE_POLICY: Final = 1008
 class SocketAsked(Asked, frozen=True):
     """The query."""
 
-    model_id: Annotated[str, Meta(max_length=128)] = ""
-    language_code: Annotated[str, Meta(max_length=16)] = ""
+    model_id: Model = ""
+    language_code: Language = ""
     inactivity_timeout: Annotated[int, Meta(ge=1, le=180)] = 20
     auto_mode: bool = False
 
@@ -101,7 +102,7 @@ class StreamInput:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """GET /v1/text-to-speech/{voice_id}/stream-input."""
-        asked = from_query(request.query, SocketAsked)
+        asked = from_words(request.query, SocketAsked)
         output = output_of(asked.output_format)
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, compress=False, heartbeat=30)
         await socket.prepare(request)

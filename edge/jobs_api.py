@@ -14,9 +14,10 @@ from msgspec import Meta, Struct, field
 
 from ..client.batch import Wishes
 from ..client.batch_input import Line
-from ..common.errors import BadRequest, BrokerUnreachable, Conflict, Overloaded, UnknownJob, UnknownVoice
+from ..common.errors import BrokerUnreachable, Conflict, Overloaded, UnknownJob, UnknownVoice
+from .fields import Language, Model, Speed, Text, VoiceName
 from .jobs_audio import SoundFiles, wav_of, zip_of
-from .reading import from_query, read_json
+from .reading import from_words, read_json
 from .requests import CALLER
 from .respond import respond
 from .routes import JSON, Answer, Route
@@ -32,22 +33,22 @@ MAX_LINES: Final = 50_000
 class JobLine(Struct, frozen=True):
     """One line, and whatever of its manner differs from the job's."""
 
-    text: Annotated[str, Meta(min_length=1)]
+    text: Text
     id: Annotated[str, Meta(max_length=128, description="Becomes part of its file's name.")] = ""
-    voice: Annotated[str, Meta(max_length=64)] | None = None
-    model: Annotated[str, Meta(max_length=128)] | None = None
-    language: Annotated[str, Meta(max_length=16)] | None = None
-    speed: Annotated[float, Meta(ge=0.25, le=4)] | None = None
+    voice: VoiceName | None = None
+    model: Model | None = None
+    language: Language | None = None
+    speed: Speed | None = None
 
 
 class NewJob(Struct, frozen=True):
     """What is to be spoken: one text of any length, or a list of lines."""
 
-    input: str | Annotated[list[JobLine | str], Meta(min_length=1, max_length=MAX_LINES)]
-    model: Annotated[str, Meta(max_length=128)] = ""
-    voice: Annotated[str, Meta(max_length=64)] = ""
-    language: Annotated[str, Meta(max_length=16)] = ""
-    speed: Annotated[float, Meta(ge=0.25, le=4)] = 1.0
+    input: Text | Annotated[list[JobLine | Text], Meta(min_length=1, max_length=MAX_LINES)]
+    model: Model = ""
+    voice: VoiceName = ""
+    language: Language = ""
+    speed: Speed = 1.0
     response_format: Annotated[
         Literal["wav", "flac", "mp3", "opus"], Meta(description="Of each line's file.")
     ] = "wav"
@@ -177,8 +178,6 @@ class JobsApi:
         lines: list[Line] = []
         for index, line in enumerate(given, 1):
             own = JobLine(line) if isinstance(line, str) else line
-            if not own.text.strip():
-                raise BadRequest(f"line {index} has nothing to say")
             lines.append(
                 Line(
                     index,
@@ -194,7 +193,7 @@ class JobsApi:
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /v1/jobs."""
-        asked = from_query(request.query, Listed)
+        asked = from_words(request.query, Listed)
         works = [work for work in self._works.all(request[CALLER].tenant) if asked.state in ("", work.state)]
         return respond(JobList([shown(work) for work in works[: asked.limit]]))
 
@@ -210,7 +209,7 @@ class JobsApi:
 
     async def audio(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/jobs/{id}/audio."""
-        asked = from_query(request.query, Fetched)
+        asked = from_words(request.query, Fetched)
         work = self._of(request)
         if work.state == "running":
             raise Conflict("the job is still running: ask again when its state is done")

@@ -27,7 +27,9 @@ from ..common.errors import (
     UnknownVoice,
     WorkerLost,
 )
+from . import fields
 from .encoders import OPENAI_OUTPUTS
+from .fields import Language, Speed, Text, VoiceName
 from .reading import read_json
 from .requests import CALLER, ID
 from .respond import respond
@@ -60,18 +62,16 @@ class VoiceRef(Struct, frozen=True):
 class SpeechRequest(Struct, frozen=True):
     """What to say, in whose voice, in what form."""
 
-    input: Annotated[str, Meta(min_length=1, description="The text to speak.")]
-    model: Annotated[
-        str, Meta(max_length=128, description="An engine; OpenAI's names mean the default one.")
-    ] = "tts-1"
-    voice: Annotated[str, Meta(max_length=64)] | VoiceRef = ""
+    input: Text
+    model: fields.Model = "tts-1"
+    voice: VoiceName | VoiceRef = ""
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
-    speed: Annotated[float, Meta(ge=0.25, le=4)] = 1.0
+    speed: Speed = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
     instructions: Annotated[
         str, Meta(max_length=4096, description="Taken and not followed: no engine here takes any.")
     ] = ""
-    language: Annotated[str, Meta(max_length=16, description="A language tag; default: the voice's.")] = ""
+    language: Language = ""
     options: Annotated[
         dict[str, Any], Meta(description="Options of the engine, such as temperature or seed.")
     ] = field(default_factory=dict[str, Any])

@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from ..common.errors import BadRequest
+from .fields import HINTS
 from .problems import BodyTooLarge, RequestTimeout, UnsupportedMediaType
 from .requests import BODY_TIMEOUT_S
 
@@ -75,8 +76,8 @@ def decoded(body: bytes, form: type[T]) -> T:
         raise WrongField(f"the body is no JSON: {error}") from None
 
 
-def from_query(query: Mapping[str, str], form: type[T]) -> T:
-    """A query as `form`. Raises `WrongField`."""
+def from_words(query: Mapping[str, str], form: type[T]) -> T:
+    """A query, or the fields of a form, as `form`. Raises `WrongField`."""
     try:
         return msgspec.convert(dict(query), form, strict=False)
     except msgspec.ValidationError as error:
@@ -88,4 +89,7 @@ def _wrong(error: msgspec.ValidationError) -> WrongField:
     found = _AT.search(said)
     path = found["path"] if found else ""
     sentence = _AT.sub("", said)
+    for pattern, hint in HINTS.items():
+        if repr(pattern) in sentence:
+            sentence = hint
     return WrongField(f"{path}: {sentence}" if path else sentence, path or None)

@@ -12,8 +12,9 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from .encoders import OPENAI_OUTPUTS
+from .fields import Language, Text
 from .openai import SPEAKING_ERRORS
-from .reading import from_query, read_json
+from .reading import from_words, read_json
 from .requests import CALLER
 from .respond import respond
 from .routes import JSON, Answer, Route
@@ -44,9 +45,9 @@ LANGUAGES: Final = {
 class Line(Struct, frozen=True):
     """What to say, and as whom."""
 
-    text: Annotated[str, Meta(min_length=1)]
+    text: Text
     speaker_wav: Annotated[str, Meta(max_length=128)] = ""
-    language: Annotated[str, Meta(max_length=16)] = ""
+    language: Language = ""
 
 
 class TtsSettings(Struct, frozen=True):
@@ -123,7 +124,7 @@ class SillyTavern:
 
     async def streamed(self, request: web.Request) -> web.StreamResponse:
         """GET /tts_stream."""
-        return await self._speak(request, from_query(request.query, Line))
+        return await self._speak(request, from_words(request.query, Line))
 
     async def _speak(self, request: web.Request, line: Line) -> web.StreamResponse:
         speaker = line.speaker_wav.removesuffix(".wav")

@@ -21,7 +21,9 @@ from msgspec import Meta, Struct
 from ..common.audio import encode
 from ..common.errors import BadRequest, Conflict, Forbidden, UnknownVoice
 from .decoding import decode_apart
+from .fields import Language
 from .problems import BodyTooLarge, RequestTimeout, UnsupportedMediaType
+from .reading import from_words
 from .respond import respond
 from .routes import JSON, Answer, Route
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 FORM_BYTES: Final = 256 * 1024
 """What a form may have beside its recording."""
 MAX_PARTS: Final = 16
-MAX_FIELD_BYTES: Final = 20_000
+MAX_FIELD_BYTES: Final = 80_000
 FIELDS: Final = ("name", "consent", "id", "language", "licence", "text")
 UPLOAD_S: Final = 120.0
 MAX_SAID: Final = 300
@@ -69,7 +71,7 @@ class NewVoice(Struct, frozen=True):
         Meta(min_length=1, max_length=2000, description="Whose voice it is, and how they agreed, in words."),
     ]
     id: Annotated[str, Meta(max_length=64, description="Default: made of the name.")] = ""
-    language: Annotated[str, Meta(max_length=16)] = "en-us"
+    language: Language = "en-us"
     licence: Annotated[str, Meta(max_length=200)] = "private"
     text: Annotated[str, Meta(max_length=20_000, description="What is said, word for word.")] = ""
 
@@ -175,17 +177,17 @@ class VoicesApi:
                 raise RequestTimeout(f"the upload did not come within {UPLOAD_S:g} s") from None
             except _NO_FORM as error:
                 raise BadRequest(f"the body is no form: {error}"[:MAX_SAID]) from None
+            asked = from_words({**fields, "audio_sample": ""}, NewVoice)
             wav = await decode_apart(place)
-        name = fields.get("name", "")
         voice = await asyncio.to_thread(
             self._store.add,
-            fields.get("id") or id_of(name),
+            asked.id or id_of(asked.name),
             wav,
-            consent=fields.get("consent", ""),
-            name=name,
-            language=fields.get("language") or "en-us",
-            licence=fields.get("licence") or "private",
-            text=fields.get("text"),
+            consent=asked.consent,
+            name=asked.name,
+            language=asked.language or "en-us",
+            licence=asked.licence or "private",
+            text=asked.text or None,
         )
         return respond(shown(voice), status=201)
 
@@ -208,7 +210,7 @@ async def _parts(request: web.Request, place: Path, most_bytes: int) -> dict[str
         else:
             data = await part.read_chunk(MAX_FIELD_BYTES + 1)
             if len(data) > MAX_FIELD_BYTES or not part.at_eof():
-                raise BodyTooLarge(f"{part.name} has more than {MAX_FIELD_BYTES} bytes")
+                raise BadRequest(f"{part.name} has more than {MAX_FIELD_BYTES:,} bytes")
             fields[part.name] = data.decode("utf-8", "replace")
     missing = [name for name in ("name", "consent") if not fields.get(name, "").strip()]
     if not found:

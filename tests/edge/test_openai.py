@@ -123,7 +123,7 @@ def test_speed_shortens(http: httpx.Client, spoken: Speaker) -> None:
     ("change", "status", "code", "param"),
     [
         ({"input": ""}, 400, "bad_request", "input"),
-        ({"input": "   "}, 400, "bad_request", None),
+        ({"input": "   "}, 400, "bad_request", "input"),
         ({"input": 5}, 400, "bad_request", "input"),
         ({"speed": 9}, 400, "bad_request", "speed"),
         ({"response_format": "midi"}, 400, "bad_request", "response_format"),

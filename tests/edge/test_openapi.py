@@ -57,7 +57,7 @@ def test_schemathesis_finds_nothing(edge: EdgeProcess, tmp_path: Path) -> None:
         f"{edge.url}/openapi.json",
         "--checks",
         "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,"
-        "response_schema_conformance",
+        "response_schema_conformance,negative_data_rejection,unsupported_method",
         "--max-examples",
         "40",
         "--exclude-path",

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from voicebus.common.errors import BadRequest
 from voicebus.edge.openai import SpeechRequest
-from voicebus.edge.reading import WrongField, decoded, from_query
+from voicebus.edge.reading import WrongField, decoded, from_words
 
 
 class Form(Struct):
@@ -41,9 +41,9 @@ def test_the_field_is_named(body: bytes, param: str | None) -> None:
 
 
 def test_a_query_s_words_are_read_as_what_they_stand_for() -> None:
-    assert from_query({"text": "a", "many": "5"}, Form).many == 5
+    assert from_words({"text": "a", "many": "5"}, Form).many == 5
     with pytest.raises(WrongField, match="many"):
-        from_query({"text": "a", "many": "five"}, Form)
+        from_words({"text": "a", "many": "five"}, Form)
 
 
 @given(st.binary(max_size=200))
