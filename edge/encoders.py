@@ -79,13 +79,18 @@ def wav_header(rate_hz: int, size_bytes: int | None = None) -> bytes:
     return struct.pack("<4sI4s", b"RIFF", riff, b"WAVE") + form + struct.pack("<4sI", b"data", data)
 
 
-def with_length(data: bytes) -> bytes:
-    """A whole file; a WAV that was written as one without end then tells its length."""
-    end = wav_header(0)[36:]
-    if data[36:44] != end or not data.startswith(b"RIFF"):
-        return data
-    (rate_hz,) = struct.unpack_from("<I", data, 24)
-    return wav_header(rate_hz, len(data) - 44) + data[44:]
+def with_length(data: bytes, samples: int) -> bytes:
+    """A whole file; WAV and FLAC, written as ones without end, then tell their length.
+
+    `samples` is that of a FLAC: its STREAMINFO has it in the last 36 bits of the 64 at byte 18 (RFC 9639).
+    """
+    if data.startswith(b"RIFF") and data[36:44] == wav_header(0)[36:]:
+        (rate_hz,) = struct.unpack_from("<I", data, 24)
+        return wav_header(rate_hz, len(data) - 44) + data[44:]
+    if data.startswith(b"fLaC"):
+        (told,) = struct.unpack_from(">Q", data, 18)
+        return data[:18] + struct.pack(">Q", told & ~(2**36 - 1) | samples) + data[26:]
+    return data
 
 
 class _Outlet:

@@ -142,6 +142,7 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Put on every answer what all have; aiohttp calls it before the headers leave."""
     headers = response.headers
     headers[ID_HEADER] = request.get(ID, "")
+    headers["Server"] = "voicebus"
     headers.setdefault("X-Content-Type-Options", "nosniff")
     headers.update(request.get(CORS, {}))
     share = request.get(SHARE)

@@ -36,7 +36,9 @@ async def send(request: web.Request, heard: Heard, output: Output, stall_s: floa
     async with aclosing(heard.chunks):
         encoder = output.make(heard.rate_hz)
         if heard.is_whole:
-            body = with_length(b"".join([part async for part in _encoded(heard, encoder)]))
+            chunks = [np.frombuffer(chunk.pcm, "<i2") async for chunk in heard.chunks]
+            data = b"".join([*(encoder.feed(chunk) for chunk in chunks), encoder.finish()])
+            body = with_length(data, sum(chunk.size for chunk in chunks))
             return web.Response(body=body, headers=headers_of(heard), content_type=output.media_type)
         response = web.StreamResponse(headers=headers_of(heard))
         response.content_type = output.media_type

@@ -1,7 +1,7 @@
 // The page in two languages. A text without an entry stays as the document has it.
 
 const ZH = {
-  pulse: "{workers} 个节点 · 排队 {waiting}", placeholder: "输入要朗读的文字。", skip: "跳到文本", views: "视图", speak: "朗读", voices: "音色", live: "工作节点", history: "历史", docs: "接口",
+  pulse: "节点 {workers} · 排队 {waiting}", placeholder: "输入要朗读的文字。", skip: "跳到文本", views: "视图", speak: "朗读", voices: "音色", live: "工作节点", history: "历史", docs: "接口",
   dark: "深色", text: "文本", voice: "音色", engine: "引擎", speed: "语速", say: "朗读", stop: "停止",
   rate: "每秒任务数", hear: "试听", "speech-begun": "开始朗读：{voice}，{worker}", "speech-done": "朗读完成：{seconds} 秒，{worker}",
   "speech-failed": "朗读失败", "speech-cancelled": "朗读已取消，{worker}", "job-running": "任务 {id}：{done} / {total}",
@@ -18,7 +18,7 @@ const ZH = {
 };
 
 const EN = {
-  pulse: "{workers} workers · {waiting} waiting",
+  pulse: "workers {workers} · waiting {waiting}",
   "record-stop": "Stop recording", again: "Say again", remove: "Remove", "any-engine": "the usual one", speaking: "Speaking…",
   done: "Done: {seconds} s by {engine}, first heard after {first} ms", kept: "The voice “{name}” is kept", stopped: "Stopped",
   connected: "live", lost: "The connection is lost; trying again…", came: "{name} has come", went: "{name} has gone",

@@ -73,15 +73,17 @@ def test_a_streamed_wav_opens_in_wave_and_soundfile_with_its_samples() -> None:
 
 
 @pytest.mark.parametrize("name", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
-def test_a_whole_wav_tells_its_length_and_nothing_else_changes(name: str) -> None:
+def test_a_whole_file_tells_its_length_and_is_else_the_same(name: str) -> None:
+    """libsndfile took a FLAC without one for longer than all memory."""
     data = b"".join(pieces(OPENAI_OUTPUTS[name], 22_050))
-    whole = with_length(data)
-    if name != "wav":
+    whole = with_length(data, sweep(22_050).size)
+    if name not in ("wav", "flac"):
         assert whole == data
         return
     assert whole[44:] == data[44:]
-    with wave.open(io.BytesIO(whole)) as file:
-        assert (file.getframerate(), file.getnframes()) == (22_050, sweep(22_050).size)
+    samples, rate_hz = soundfile.read(io.BytesIO(whole), dtype="int16")
+    assert rate_hz == 22_050
+    assert np.array_equal(samples, sweep(22_050))
 
 
 def test_flac_is_lossless() -> None:
