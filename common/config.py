@@ -122,8 +122,14 @@ class Edge(Struct, frozen=True, forbid_unknown_fields=True):
     "True lets the edge listen beyond loopback without keys."
     certificate: str | None = None
     certificate_key: str | None = None
-    default_models: tuple[str, ...] = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
-    "Names of models that mean the broker's default engine."
+    default_models: tuple[str, ...] = (
+        "tts-1",
+        "tts-1-hd",
+        "gpt-4o-mini-tts",
+        "gpt-4o-mini-tts-*",
+        "eleven_*",
+    )
+    "Names of models that mean the broker's default engine; `*` is any row of signs."
     aliases: dict[str, Annotated[str, Meta(pattern=VOICE_PATTERN)]] = field(default_factory=_openai_voices)
     "Names of voices elsewhere, and the voices here that answer to them."
     max_chars: Annotated[int, Meta(ge=1, le=1_000_000)] = 16_384

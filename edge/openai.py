@@ -104,7 +104,7 @@ class OpenAi:
 
     def __init__(self, service: Service, default_models: tuple[str, ...], stall_s: float) -> None:
         self._service = service
-        self._default_models = default_models
+        self._default_models = tuple(name for name in default_models if not {*"*?["} & {*name})
         self._stall_s = stall_s
 
     def routes(self) -> tuple[Route, ...]:

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..common.errors import BadRequest, BusError, Cancelled, EngineError, TextTooLong, UnknownVoice
@@ -154,7 +155,8 @@ class Service:
 
     async def engine(self, name: str) -> str:
         """The engine that a model's name means. What the bus does not know is left to it to refuse."""
-        if name in self._edge.default_models and name not in await self.engines():
+        stands = any(fnmatchcase(name, pattern) for pattern in self._edge.default_models)
+        if stands and name not in await self.engines():
             return ""
         return name
 

@@ -19,9 +19,11 @@ TEXT = "A small brown bird sat on the fence."
 
 @pytest.mark.parametrize("path", ["/v1/text-to-speech/amber", "/v1/text-to-speech/amber/stream"])
 def test_speech_in_a_named_format(http: httpx.Client, spoken: Speaker, path: str) -> None:
-    answer = http.post(path, params={"output_format": "pcm_24000"}, json={"text": TEXT, "model_id": "tone"})
-    assert answer.status_code == 200
-    assert answer.content == spoken(TEXT).tobytes()
+    for model in ("tone", "eleven_multilingual_v2"):
+        wish = {"text": TEXT, "model_id": model}
+        answer = http.post(path, params={"output_format": "pcm_24000"}, json=wish)
+        assert answer.status_code == 200
+        assert answer.content == spoken(TEXT).tobytes()
 
 
 @pytest.mark.parametrize(
