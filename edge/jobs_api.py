@@ -14,9 +14,18 @@ from msgspec import Meta, Struct, field
 
 from ..client.batch import Wishes
 from ..client.batch_input import Line
-from ..common.errors import BrokerUnreachable, Conflict, Overloaded, UnknownJob, UnknownVoice
+from ..common.errors import (
+    BrokerUnreachable,
+    Conflict,
+    Overloaded,
+    StorageError,
+    TextTooLong,
+    UnknownJob,
+    UnknownVoice,
+)
 from .fields import Language, Model, Speed, Text, VoiceName
 from .jobs_audio import SoundFiles, wav_of, zip_of
+from .parts import parts_of
 from .reading import from_words, read_json
 from .requests import CALLER
 from .respond import respond
@@ -100,15 +109,15 @@ def shown(work: Work) -> JobShown:
     return JobShown(
         work.id,
         work.state,
-        work.document.created,
-        work.document.durable,
-        len(work.document.lines),
+        work.asked.created,
+        work.asked.durable,
+        tally.total,
         tally.kept + tally.done,
         tally.failed,
         round(tally.audio_s, 3),
         dict(tally.codes),
-        work.document.code,
-        work.document.message,
+        "" if work.end is None else work.end.code,
+        "" if work.end is None else work.end.message,
     )
 
 
@@ -131,7 +140,7 @@ class JobsApi:
                 "Hand over a job",
                 "Jobs",
                 (Answer("It is taken.", (JSON,), JobShown, 202),),
-                (UnknownVoice, Overloaded, BrokerUnreachable),
+                (UnknownVoice, TextTooLong, Overloaded, StorageError, BrokerUnreachable),
                 body=NewJob,
             ),
             Route(
@@ -144,7 +153,15 @@ class JobsApi:
                 query=Listed,
             ),
             Route("GET", "/v1/jobs/{id}", self.show, "Describe a job", "Jobs", one, (UnknownJob,)),
-            Route("DELETE", "/v1/jobs/{id}", self.cancel, "Cancel a job", "Jobs", one, (UnknownJob,)),
+            Route(
+                "DELETE",
+                "/v1/jobs/{id}",
+                self.cancel,
+                "Cancel a job, or forget one that has ended",
+                "Jobs",
+                one,
+                (UnknownJob,),
+            ),
             Route(
                 "GET",
                 "/v1/jobs/{id}/audio",
@@ -154,6 +171,7 @@ class JobsApi:
                 (Answer("One WAV file, or a ZIP file.", ("audio/wav", "application/zip")),),
                 (UnknownJob, Conflict),
                 query=Fetched,
+                streams=True,
             ),
         )
 
@@ -174,10 +192,15 @@ class JobsApi:
         return respond(shown(work), status=202)
 
     async def _lines(self, asked: NewJob) -> list[Line]:
-        given: list[JobLine | str] = [asked.input] if isinstance(asked.input, str) else asked.input
+        given: list[JobLine | str] = [*parts_of(asked.input)] if isinstance(asked.input, str) else asked.input
         lines: list[Line] = []
         for index, line in enumerate(given, 1):
             own = JobLine(line) if isinstance(line, str) else line
+            if len(own.text) > self._edge.max_chars:
+                raise TextTooLong(
+                    f"line {index} has {len(own.text):,} characters, {self._edge.max_chars:,} are allowed: "
+                    "cut it, or give the whole text as one string, which is then cut here"
+                )
             lines.append(
                 Line(
                     index,
@@ -215,12 +238,13 @@ class JobsApi:
             raise Conflict("the job is still running: ask again when its state is done")
         files = await asyncio.to_thread(SoundFiles.of, work.folder)
         if not files.names:
-            raise Conflict(f"the job has no sound: {work.document.message or 'none of its lines was spoken'}")
+            said = "" if work.end is None else work.end.message
+            raise Conflict(f"the job has no sound: {said or 'none of its lines was spoken'}")
         way = wav_of if asked.format == "wav" else zip_of
-        return await way(request, files, work.id, self._edge.stall_timeout_s)
+        return await way(request, files, work.id)
 
     def _of(self, request: web.Request) -> Work:
         work = self._works.get(request.match_info["id"])
-        if work.document.tenant != request[CALLER].tenant:
+        if work.asked.tenant != request[CALLER].tenant:
             raise UnknownJob(f"there is no job {work.id!r}")
         return work

@@ -20,7 +20,6 @@ from ..client.batch import MANIFEST, read_records
 from ..common.audio import StreamResampler, to_s16
 from ..common.text import SENTENCE_PAUSE_S
 from .encoders import wav_header
-from .speaking import write
 
 BLOCK_FRAMES: Final = 1 << 19
 BLOCK_BYTES: Final = 1 << 20
@@ -46,24 +45,24 @@ class SoundFiles:
         return cls(folder, tuple(str(record["file"]) for record in done))
 
 
-async def wav_of(request: web.Request, files: SoundFiles, id: str, stall_s: float) -> web.StreamResponse:
+async def wav_of(request: web.Request, files: SoundFiles, id: str) -> web.StreamResponse:
     """Answer with one WAV file."""
-    return await _send(request, _wav(files), "audio/wav", f"{id}.wav", stall_s)
+    return await _send(request, _wav(files), "audio/wav", f"{id}.wav")
 
 
-async def zip_of(request: web.Request, files: SoundFiles, id: str, stall_s: float) -> web.StreamResponse:
+async def zip_of(request: web.Request, files: SoundFiles, id: str) -> web.StreamResponse:
     """Answer with a ZIP file of the lines' files and the manifest."""
-    return await _send(request, _zip(files), "application/zip", f"{id}.zip", stall_s)
+    return await _send(request, _zip(files), "application/zip", f"{id}.zip")
 
 
 async def _send(
-    request: web.Request, parts: Iterator[bytes], media_type: str, name: str, stall_s: float
+    request: web.Request, parts: Iterator[bytes], media_type: str, name: str
 ) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Disposition": f'attachment; filename="{name}"'})
     response.content_type = media_type
     await response.prepare(request)
     while (part := await asyncio.to_thread(next, parts, None)) is not None:
-        await write(response, part, stall_s)
+        await response.write(part)
     await response.write_eof()
     return response
 
@@ -101,7 +100,7 @@ def _zip(files: SoundFiles) -> Iterator[bytes]:
         for name in (*files.names, MANIFEST):
             with (
                 open(files.folder / name, "rb") as source,
-                archive.open(zipfile.ZipInfo(name), "w") as target,
+                archive.open(zipfile.ZipInfo(name), "w", force_zip64=True) as target,
             ):
                 while block := source.read(BLOCK_BYTES):
                     target.write(block)
