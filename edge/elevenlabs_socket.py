@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 from ..common.errors import BadRequest, BusError, Cancelled
 from .elevenlabs import Asked, VoiceSettings, output_of
 from .fields import Language, Model
-from .keys import Keys, key_in
+from .keys import Caller, Keys, key_in
 from .reading import decoded, from_words
 from .requests import ID
 from .routes import Route
@@ -30,12 +30,14 @@ from .talk import Talk
 
 if TYPE_CHECKING:
     from .encoders import Encoder, Output
+    from .limits import Limits
     from .service import Service
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES: Final = 1 << 16
-MAX_SILENCE_S: Final = 180.0
+FIRST_S: Final = 10.0
+"""For the first message, which may have the key: until then it is a stranger who waits."""
 CLOSE_POLICY: Final = 1008
 
 
@@ -54,6 +56,7 @@ class Part(Struct, frozen=True):
     text: str
     flush: bool = False
     try_trigger_generation: bool = False
+    "Taken and not followed: sentences are begun as soon as they are complete anyhow."
     voice_settings: VoiceSettings | None = None
     xi_api_key: str = ""
 
@@ -77,10 +80,10 @@ class Told(Struct, frozen=True):
 class StreamInput:
     """The handler."""
 
-    def __init__(self, service: Service, keys: Keys, stall_s: float) -> None:
+    def __init__(self, service: Service, keys: Keys, limits: Limits) -> None:
         self._service = service
         self._keys = keys
-        self._stall_s = stall_s
+        self._limits = limits
 
     def routes(self) -> tuple[Route, ...]:
         """What this module answers to. The key may be in the first message, so it is looked at here."""
@@ -93,7 +96,7 @@ class StreamInput:
                 "ElevenLabs",
                 (),
                 query=SocketAsked,
-                speaks=True,
+                streams=True,
                 open=True,
                 shape="elevenlabs",
                 described=False,
@@ -103,11 +106,20 @@ class StreamInput:
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """GET /v1/text-to-speech/{voice_id}/stream-input."""
         asked = from_words(request.query, SocketAsked)
-        output = output_of(asked.output_format)
+        key = key_in(request.headers)
+        if key:
+            self._keys.holder(key)
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, compress=False, heartbeat=30)
         await socket.prepare(request)
         try:
-            await self._converse(request, socket, asked, output)
+            first = await _part(socket, min(FIRST_S, asked.inactivity_timeout))
+            if first is not None:
+                caller = self._keys.holder(key or first.xi_api_key)
+                if caller.key:
+                    # Counted by its address already; whose key it is was not known then.
+                    await self._limits.admit_key(caller.key, caller.rpm)
+                async with self._limits.place():
+                    await self._converse(request, socket, asked, first, caller)
         except BusError as error:
             told = Told(error.message, error.code, CLOSE_POLICY)
             with suppress(ConnectionError):
@@ -116,85 +128,89 @@ class StreamInput:
         return socket
 
     async def _converse(
-        self, request: web.Request, socket: web.WebSocketResponse, asked: SocketAsked, output: Output
+        self,
+        request: web.Request,
+        socket: web.WebSocketResponse,
+        asked: SocketAsked,
+        first: Part,
+        caller: Caller,
     ) -> None:
-        first = await _part(socket, asked.inactivity_timeout)
-        if first is None:
-            return
-        caller = self._keys.holder(key_in(request.headers) or first.xi_api_key)
         settings = first.voice_settings or VoiceSettings()
         voice = request.match_info["voice_id"]
 
         async def begin(text: str) -> Heard:
-            wish = Wish(text, voice, asked.model_id, asked.language_code, settings.speed, caller.tenant)
-            return await self._service.begin(wish)
+            return await self._service.begin(
+                Wish(
+                    text,
+                    voice,
+                    asked.model_id,
+                    asked.language_code,
+                    settings.pace,
+                    caller.tenant,
+                    request=request[ID],
+                )
+            )
 
         talk = Talk(begin)
-        telling = asyncio.create_task(self._tell(request, socket, talk, output))
+        telling = asyncio.create_task(_tell(socket, talk, output_of(asked.output_format), request[ID]))
         reading = asyncio.create_task(_read(socket, first, talk, asked.inactivity_timeout))
         try:
             done, _ = await asyncio.wait({telling, reading}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-            if reading in done and not reading.result():
-                raise Cancelled("the client left before its text ended")
-            await telling
         finally:
             for task in (telling, reading):
                 task.cancel()
             await asyncio.gather(telling, reading, return_exceptions=True)
             await talk.aclose()
 
-    async def _tell(
-        self, request: web.Request, socket: web.WebSocketResponse, talk: Talk, output: Output
-    ) -> None:
-        id = request[ID]
-        encoder: Encoder | None = None
-        async with aclosing(talk.heard()) as sentences:
-            async for heard in sentences:
-                if encoder is None:
-                    encoder = output.make(heard.rate_hz)
-                async with aclosing(heard.chunks) as chunks:
-                    async for chunk in chunks:
-                        await self._send(
-                            socket, Spoken(_b64(encoder.feed(np.frombuffer(chunk.pcm, "<i2"))), None, id)
-                        )
-        rest = encoder.finish() if encoder is not None else b""
-        if rest:
-            await self._send(socket, Spoken(_b64(rest), None, id))
-        await self._send(socket, Spoken(None, isFinal=True, request_id=id))
-        await socket.close()
 
-    async def _send(self, socket: web.WebSocketResponse, spoken: Spoken) -> None:
-        if spoken.audio == "":
-            return
-        try:
-            async with asyncio.timeout(self._stall_s):
-                await socket.send_str(msgspec.json.encode(spoken).decode())
-        except (TimeoutError, ConnectionError):
-            raise Cancelled(f"the client took no audio for {self._stall_s:g} s, or has left") from None
+async def _tell(socket: web.WebSocketResponse, talk: Talk, output: Output, id: str) -> None:
+    """Send what is heard, and that it was all."""
+    encoder: Encoder | None = None
+    async with aclosing(talk.heard()) as sentences:
+        async for heard in sentences:
+            if encoder is None:
+                encoder = output.make(heard.rate_hz)
+            async with aclosing(heard.chunks) as chunks:
+                async for chunk in chunks:
+                    await _send(socket, encoder.feed(np.frombuffer(chunk.pcm, "<i2")), id)
+    if encoder is not None:
+        await _send(socket, encoder.finish(), id)
+    await socket.send_str(msgspec.json.encode(Spoken(None, isFinal=True, request_id=id)).decode())
+    await socket.close()
 
 
-async def _read(socket: web.WebSocketResponse, first: Part, talk: Talk, patience_s: float) -> bool:
-    """Feed the talk until the text ends. Returns whether it did."""
+async def _send(socket: web.WebSocketResponse, audio: bytes, id: str) -> None:
+    if audio:
+        said = Spoken(base64.b64encode(audio).decode("ascii"), None, id)
+        await socket.send_str(msgspec.json.encode(said).decode())
+
+
+async def _read(socket: web.WebSocketResponse, first: Part, talk: Talk, patience_s: float) -> None:
+    """Feed the talk, and return once the client has left.
+
+    It goes on receiving when the text has ended: whoever does not receive answers no ping either.
+    """
     part: Part | None = first
     begun = False
+    patience: float | None = patience_s
     while part is not None:
         if part.text == "" and begun:
-            await talk.end()
-            return True
-        begun = True
-        await talk.feed(part.text)
-        if part.flush or part.try_trigger_generation:
-            await talk.flush()
-        part = await _part(socket, patience_s)
-    return False
+            talk.end()
+            patience = None
+        elif patience is not None:
+            begun = True
+            talk.feed(part.text)
+            if part.flush:
+                talk.flush()
+        part = await _part(socket, patience)
 
 
-async def _part(socket: web.WebSocketResponse, patience_s: float) -> Part | None:
+async def _part(socket: web.WebSocketResponse, patience_s: float | None) -> Part | None:
     """The next message; None where the client has left. Raises `BadRequest` and `Cancelled`."""
     try:
-        message = await socket.receive(timeout=min(patience_s, MAX_SILENCE_S))
+        message = await socket.receive(timeout=patience_s)
     except TimeoutError:
         raise Cancelled(f"nothing came for {patience_s:g} s") from None
     if message.type is WSMsgType.TEXT:
@@ -202,7 +218,3 @@ async def _part(socket: web.WebSocketResponse, patience_s: float) -> Part | None
     if message.type is WSMsgType.BINARY:
         raise BadRequest("send text messages with JSON in them")
     return None
-
-
-def _b64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

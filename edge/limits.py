@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -70,10 +70,16 @@ class _Windows:
         """Count a request. Raises `OverLimit`."""
         share = await _count("address", self._address, address)
         if key_rpm is not None:
-            window = self._keys.setdefault(key_rpm, self._window("key", key_rpm))
-            share = min(share, await _count("key", window, key), key=lambda share: share.remaining)
+            share = min(share, await self.count_key(key, key_rpm), key=lambda share: share.remaining)
         await _count("all", self._all, "all")
         return share
+
+    async def count_key(self, key: str, key_rpm: int) -> Share:
+        """Count a request of a key, and of nobody else. Raises `OverLimit`."""
+        window = self._keys.get(key_rpm)
+        if window is None:
+            window = self._keys[key_rpm] = self._window("key", key_rpm)
+        return await _count("key", window, key)
 
     def _window(self, name: str, rpm: int) -> Throttled:
         return Throttled(
@@ -96,16 +102,24 @@ class Limits:
 
     async def admit(self, address: str, key: str = "", key_rpm: int | None = None) -> Share:
         """Count a request. Raises `OverLimit`, which says when there is room again."""
+        return await self._counted(lambda windows: windows.count(address, key, key_rpm))
+
+    async def _counted(self, count: Callable[[_Windows], Awaitable[Share]]) -> Share:
         if self._shared is not None and monotonic() >= self._shared_again_at:
             try:
                 async with asyncio.timeout(REDIS_TIMEOUT_S):
-                    return await self._shared.count(address, key, key_rpm)
+                    return await count(self._shared)
             except RateLimited:
                 raise
             except Exception as error:  # whatever redis-py raises, and its timeouts
                 self._shared_again_at = monotonic() + REDIS_REST_S
                 log.warning("Redis does not answer, this edge counts for itself: %s", error)
-        return await self._own.count(address, key, key_rpm)
+        return await count(self._own)
+
+    async def admit_key(self, key: str, key_rpm: int | None) -> None:
+        """Count a request whose key is known only now; its address was counted. Raises `OverLimit`."""
+        if key_rpm is not None:
+            await self._counted(lambda windows: windows.count_key(key, key_rpm))
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,8 @@ import pytest
 
 from tests.edge.conftest import Speaker
 from tests.edge.server import EdgeProcess
+from voicebus.client.launch import Bus
+from voicebus.common.apikeys import ApiKeys
 
 TEXT = "A small brown bird sat on the fence."
 
@@ -97,3 +100,56 @@ def test_mistakes_end_the_conversation_with_their_code(
     edge: EdgeProcess, messages: list[dict[str, Any]], error: str
 ) -> None:
     assert converse(edge, messages)[-1]["error"] == error
+
+
+def test_words_that_come_one_by_one_are_no_sentences(edge: EdgeProcess, spoken: Speaker) -> None:
+    """Clients send try_trigger_generation with every word, and each word was spoken by itself."""
+    words = [{"text": f"{word} ", "try_trigger_generation": True} for word in TEXT.split(" ")]
+    heard = converse(edge, [{"text": " ", "voice_settings": {"speed": None}}, *words, {"text": ""}])
+    audio = b"".join(base64.b64decode(part["audio"]) for part in heard if part["audio"])
+    assert audio == spoken(TEXT).tobytes()
+
+
+def test_a_ping_is_answered_while_the_last_words_are_spoken() -> None:
+    """Nobody received any more once the text had ended, and clients took the connection for dead."""
+
+    async def main(url: str) -> None:
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, autoping=False) as socket:
+            await socket.send_str(json.dumps({"text": "It goes on. " * 40}))
+            await socket.send_str(json.dumps({"text": ""}))
+            assert json.loads((await socket.receive(timeout=30)).data)["audio"]
+            await socket.ping(b"there?")
+            while (message := await socket.receive(timeout=30)).type is not aiohttp.WSMsgType.PONG:
+                assert "isFinal" not in message.data or json.loads(message.data)["isFinal"] is None
+            assert message.data == b"there?"
+
+    slow = {"seconds_per_char": 0.05, "realtime_factor": 0.5}
+    with Bus(engines={"tone": 1}, settings=slow) as bus, EdgeProcess(bus) as edge:
+        asyncio.run(main(f"{edge.websocket}/v1/text-to-speech/amber/stream-input?model_id=tone"))
+
+
+def test_a_stranger_takes_no_place_and_a_key_s_quota_holds(bus: Bus, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    _, key = ApiKeys(file).new("mine", rpm=2)
+
+    async def main(edge: EdgeProcess) -> None:
+        url = f"{edge.websocket}/v1/text-to-speech/amber/stream-input"
+
+        async def said(socket: aiohttp.ClientWebSocketResponse, **first: str) -> dict[str, Any]:
+            await socket.send_str(json.dumps({"text": " ", **first}))
+            await socket.send_str(json.dumps({"text": ""}))
+            return json.loads((await socket.receive(timeout=30)).data)
+
+        async with aiohttp.ClientSession() as session:
+            strangers = [await session.ws_connect(url) for _ in range(5)]
+            for _ in range(2):
+                async with session.ws_connect(url) as socket:
+                    assert (await said(socket, xi_api_key=key))["isFinal"] is True
+            async with session.ws_connect(url) as socket:
+                assert (await said(socket, xi_api_key=key))["error"] == "rate_limited"
+            assert (await said(strangers[0]))["error"] == "unauthorized"
+            for socket in strangers:
+                await socket.close()
+
+    with EdgeProcess(bus, edge={"api_keys": str(file), "concurrency": 2}) as edge:
+        asyncio.run(main(edge))

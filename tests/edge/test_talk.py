@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicebus.common.errors import EngineError, TextTooLong
+from voicebus.edge.parts import PART_CHARS
 from voicebus.edge.talk import AT_ONCE, Talk, complete
 
 
@@ -69,8 +70,8 @@ def test_nothing_is_lost_or_said_twice(parts: list[str]) -> None:
 
         listening = asyncio.create_task(listen())
         for part in parts:
-            await talk.feed(part)
-        await talk.end()
+            talk.feed(part)
+        talk.end()
         await listening
         return stand.begun
 
@@ -83,20 +84,15 @@ def test_no_more_is_begun_than_a_listener_can_use() -> None:
         stand = Stand()
         talk = Talk(stand.begin)
         words = ("One. ", "Two. ", "Three. ", "Four. ", "Five. ")
-
-        async def feed() -> None:
-            for word in words:
-                await talk.feed(word)
-            await talk.end()
-
-        feeding = asyncio.create_task(feed())
+        for word in words:
+            talk.feed(word)
+        talk.end()
         heard = talk.heard()
         for taken in range(1, len(words) + 1):
             await anext(heard)
             for _ in range(10):
                 await asyncio.sleep(0)
             assert len(stand.begun) == min(taken - 1 + AT_ONCE, len(words))
-        await feeding
         await talk.aclose()
 
     asyncio.run(main())
@@ -106,7 +102,7 @@ def test_what_nobody_hears_is_closed() -> None:
     async def main() -> None:
         stand = Stand()
         talk = Talk(stand.begin)
-        await talk.feed("One. Two. Th")
+        talk.feed("One. Two. Th")
         await asyncio.sleep(0)
         await talk.aclose()
         assert stand.closed == stand.begun == ["One. Two. "]
@@ -117,10 +113,27 @@ def test_what_nobody_hears_is_closed() -> None:
 def test_an_error_reaches_the_listener_and_the_length_is_bounded() -> None:
     async def main() -> None:
         talk = Talk(Stand().begin, most_chars=20)
-        await talk.feed("fail. Then")
+        talk.feed("fail. Then")
         with pytest.raises(EngineError):
             await anext(talk.heard())
         with pytest.raises(TextTooLong, match="20 characters"):
-            await talk.feed("a" * 20)
+            talk.feed("a" * 20)
 
     asyncio.run(main())
+
+
+def test_a_long_text_at_once_is_begun_in_parts() -> None:
+    """A book in one message was one wish, above what a request may have."""
+
+    async def main() -> list[str]:
+        stand = Stand()
+        talk = Talk(stand.begin)
+        talk.feed("A sentence of some length that is one of very many. " * 200)
+        talk.end()
+        async for _ in talk.heard():
+            pass
+        return stand.begun
+
+    begun = asyncio.run(main())
+    assert len(begun) > 5
+    assert max(map(len, begun)) <= PART_CHARS

@@ -24,6 +24,7 @@ from wyoming.tts import (
 
 from tests.edge.conftest import Speaker
 from tests.edge.server import EdgeProcess
+from voicebus.client import Client
 from voicebus.client.launch import Bus
 
 TEXT = "They walked along the river."
@@ -123,3 +124,55 @@ def test_nonsense_is_cut_off_and_others_are_served(house: tuple[str, int], line:
 
     asyncio.run(main())
     test_what_the_house_asks_first(house)
+
+
+def test_an_error_in_a_text_that_comes_in_chunks_ends_it_and_nothing_else(
+    house: tuple[str, int], spoken: Speaker
+) -> None:
+    """Its third sentence waited for ever, and the connection's place with it."""
+
+    async def work(client: AsyncTcpClient) -> None:
+        await client.write_event(SynthesizeStart(voice=SynthesizeVoice("nobody")).event())
+        for _ in range(8):
+            await client.write_event(SynthesizeChunk(f"{TEXT} ").event())
+        await client.write_event(SynthesizeStop().event())
+        assert Error.from_event(await read(client)).code == "unknown_voice"
+        assert SynthesizeStopped.is_type((await read(client)).type)
+        await client.write_event(Synthesize(TEXT, SynthesizeVoice("amber")).event())
+        assert await audio(client) == spoken(TEXT).tobytes()
+        await client.write_event(Synthesize("  ", SynthesizeVoice("amber")).event())
+        assert await audio(client) == b"", "nothing to say is an answer, too"
+
+    talk(house, work)
+
+
+def test_who_leaves_takes_their_job_along_and_silent_ones_make_room() -> None:
+    """Nothing was read while something was spoken; and 64 silent connections closed the port."""
+    slow = {"seconds_per_char": 0.05, "realtime_factor": 1}
+    with (
+        Bus(engines={"tone": 1}, settings=slow, config={"broker": {"default_engine": "tone"}}) as bus,
+        EdgeProcess(bus, edge={"wyoming_port": 0}) as edge,
+        Client(bus.frontend) as client,
+    ):
+        assert edge.wyoming is not None
+        place = edge.wyoming
+
+        async def leave() -> None:
+            async with asyncio.timeout(60), AsyncTcpClient(*place) as house:
+                await house.write_event(Synthesize("It goes on and on. " * 100).event())
+                assert AudioStart.is_type((await read(house)).type)
+
+        asyncio.run(leave())
+        while client.status()["jobs"]["open"]:
+            pass
+        assert client.status()["totals"]["cancelled"] >= 1
+
+        async def crowd() -> None:
+            silent = [await asyncio.open_connection(*place) for _ in range(64)]
+            async with asyncio.timeout(60), AsyncTcpClient(*place) as house:
+                await house.write_event(Ping("here?").event())
+                assert Pong.from_event(await read(house)).text == "here?"
+            for _, writer in silent:
+                writer.close()
+
+        asyncio.run(crowd())
