@@ -2,16 +2,20 @@
 
 aiohttp waits for a first request for ever, so a thousand clients that each send a header line a minute would
 hold a thousand connections at no cost to them. The guard passes bytes through to aiohttp's own protocol and
-only keeps time: from a connection's first moment until a handler has the request, `header_timeout_s`. What
-follows (the body, idle connections, slow readers) is bounded where it is read and written.
+only keeps time: from a connection's first moment until a handler has the request, `header_timeout_s`; and
+from the moment a client stops reading what is sent until it goes on, `stall_timeout_s`. The rest (bodies,
+idle connections) is bounded where it is read.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
+
+log = logging.getLogger(__name__)
 
 SPARE_BYTES: Final = 1 << 20
 """Of a body that is refused: shorter ones are read whole, so that their connection can be kept."""
@@ -51,10 +55,14 @@ class Gate:
 class Guarded(asyncio.Protocol):
     """One connection. `inner` is aiohttp's protocol."""
 
-    def __init__(self, inner: asyncio.Protocol, gate: Gate, header_timeout_s: float) -> None:
+    def __init__(
+        self, inner: asyncio.Protocol, gate: Gate, header_timeout_s: float, stall_timeout_s: float
+    ) -> None:
         self._inner = inner
         self._gate = gate
         self._header_timeout_s = header_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        self._stall: asyncio.TimerHandle | None = None
         self._address: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None
@@ -99,23 +107,37 @@ class Guarded(asyncio.Protocol):
         return self._inner.eof_received() if self._address is not None else None
 
     def pause_writing(self) -> None:
-        """To aiohttp."""
+        """The client reads no more: it has so long to go on."""
+        if self._wire is not None and self._stall is None:
+            self._stall = asyncio.get_running_loop().call_later(self._stall_timeout_s, self._cut_off)
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """To aiohttp."""
+        """It has gone on."""
+        self._reads()
         self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give its place back."""
         self.requested()
+        self._reads()
         if self._address is not None:
             self._gate.leave(self._address)
             self._inner.connection_lost(exc)
 
+    def _reads(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _cut_off(self) -> None:
+        log.info("a client at %s read nothing for %g s and is cut off", self._address, self._stall_timeout_s)
+        if self._wire is not None:
+            self._wire.abort()
+
 
 def guarding(
-    server: Callable[[], asyncio.Protocol], gate: Gate, header_timeout_s: float
+    server: Callable[[], asyncio.Protocol], gate: Gate, header_timeout_s: float, stall_timeout_s: float
 ) -> Callable[[], Guarded]:
     """A factory of protocols around those that `server` makes."""
-    return lambda: Guarded(server(), gate, header_timeout_s)
+    return lambda: Guarded(server(), gate, header_timeout_s, stall_timeout_s)

@@ -15,4 +15,6 @@ ADDRESS: Final = web.RequestKey("address", str)
 CALLER: Final = web.RequestKey("caller", Caller)
 SHARE: Final = web.RequestKey("share", Share)
 BODY_TIMEOUT_S: Final = web.AppKey("body_timeout_s", float)
+PREPARED: Final = web.RequestKey("prepared", web.StreamResponse)
+"""Its answer, once the headers of that have left."""
 CORS: Final = web.RequestKey("cors", dict[str, str])

@@ -1,13 +1,13 @@
 """Speech on its way out: chunks encoded as they come, written no faster than they are read.
 
 The headers leave with the first audio. From then on an error cannot change the status, so the connection is
-broken off: every client takes an unfinished chunked body for what it is, whereas a clean end would pass half
-a sentence off as the whole. Server-sent events can say what went wrong, and do.
+broken off (`middleware.py`): every client takes an unfinished chunked body for what it is, whereas a clean
+end would pass half a sentence off as the whole. Server-sent events can say what went wrong, and do. Who reads
+nothing for too long is cut off by the guard, which ends the handler and with it the job.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
-from ..common.errors import BusError, Cancelled
+from ..common.errors import BusError
 from .encoders import Encoder, Output, with_length
 from .problems import problem
 from .requests import ID
@@ -31,7 +31,7 @@ USAGE: Final = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
 """OpenAI's clients want it; nobody is billed here."""
 
 
-async def send(request: web.Request, heard: Heard, output: Output, stall_s: float) -> web.StreamResponse:
+async def send(request: web.Request, heard: Heard, output: Output) -> web.StreamResponse:
     """Answer with audio, chunk by chunk; with a body of known length where all of it is there already."""
     async with aclosing(heard.chunks):
         encoder = output.make(heard.rate_hz)
@@ -43,22 +43,15 @@ async def send(request: web.Request, heard: Heard, output: Output, stall_s: floa
         response = web.StreamResponse(headers=headers_of(heard))
         response.content_type = output.media_type
         await response.prepare(request)
-        try:
-            async for part in _encoded(heard, encoder):
-                await write(response, part, stall_s)
-        except BusError as error:
-            log.warning("request %s broke off in its audio: %s", request[ID], error)
-            if request.transport is not None:
-                request.transport.abort()
-            return response
+        async for part in _encoded(heard, encoder):
+            await response.write(part)
     await response.write_eof()
     return response
 
 
-async def send_events(
-    request: web.Request, heard: Heard, output: Output, stall_s: float
-) -> web.StreamResponse:
+async def send_events(request: web.Request, heard: Heard, output: Output) -> web.StreamResponse:
     """Answer with OpenAI's events: audio in base64, then the end, or an error."""
+    id = request[ID]
     async with aclosing(heard.chunks):
         encoder = output.make(heard.rate_hz)
         response = web.StreamResponse(headers={**headers_of(heard), "Cache-Control": "no-cache"})
@@ -67,12 +60,12 @@ async def send_events(
         try:
             async for part in _encoded(heard, encoder):
                 audio = base64.b64encode(part).decode("ascii")
-                delta = {"type": "speech.audio.delta", "audio": audio, "request_id": request[ID]}
-                await _event(response, delta, stall_s)
-            await _event(response, {"type": "speech.audio.done", "usage": USAGE}, stall_s)
+                await _event(response, {"type": "speech.audio.delta", "audio": audio, "request_id": id})
+            await _event(response, {"type": "speech.audio.done", "usage": USAGE, "request_id": id})
         except BusError as error:
-            log.warning("request %s broke off in its audio: %s", request[ID], error)
-            await _event(response, {"type": "error", "error": problem(error, request[ID]).error}, stall_s)
+            log.warning("request %s broke off in its audio: %s", id, error)
+            told = problem(error, id).error
+            await _event(response, {"type": "error", "error": told, "request_id": id})
     await response.write_eof()
     return response
 
@@ -96,14 +89,5 @@ def headers_of(heard: Heard) -> dict[str, str]:
     }
 
 
-async def write(response: web.StreamResponse, data: bytes, stall_s: float) -> None:
-    """Raises `Cancelled` where the reader takes nothing for so long."""
-    try:
-        async with asyncio.timeout(stall_s):
-            await response.write(data)
-    except TimeoutError:
-        raise Cancelled(f"the client took no audio for {stall_s:g} s") from None
-
-
-async def _event(response: web.StreamResponse, body: dict[str, Any], stall_s: float) -> None:
-    await write(response, b"data: " + msgspec.json.encode(body) + b"\n\n", stall_s)
+async def _event(response: web.StreamResponse, body: dict[str, Any]) -> None:
+    await response.write(b"data: " + msgspec.json.encode(body) + b"\n\n")

@@ -44,9 +44,11 @@ class Wire(asyncio.Transport):
         self.aborted = True
 
 
-def connect(gate: Gate, address: str, timeout_s: float = 60) -> tuple[Guarded, Inner, Wire]:
+def connect(
+    gate: Gate, address: str, timeout_s: float = 60, stall_s: float = 60
+) -> tuple[Guarded, Inner, Wire]:
     inner, wire = Inner(), Wire(address)
-    guarded = Guarded(inner, gate, timeout_s)
+    guarded = Guarded(inner, gate, timeout_s, stall_s)
     guarded.connection_made(wire)
     return guarded, inner, wire
 
@@ -105,6 +107,20 @@ def test_who_never_asks_is_cut_off(asks: bool) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_who_reads_nothing_is_cut_off(goes_on: bool) -> None:
+    async def main() -> None:
+        guarded, _, wire = connect(Gate(1, 1), "198.51.100.1", stall_s=0.01)
+        guarded.requested()
+        guarded.pause_writing()
+        if goes_on:
+            guarded.resume_writing()
+        await asyncio.sleep(0.05)
+        assert wire.aborted is not goes_on
+
+    asyncio.run(main())
+
+
 def test_each_connection_has_a_protocol_of_its_own() -> None:
-    made = guarding(Inner, Gate(1, 1), 1.0)
+    made = guarding(Inner, Gate(1, 1), 1.0, 1.0)
     assert made() is not made()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -256,3 +258,61 @@ def test_what_a_voice_cannot_be_without(edge: EdgeProcess, missing: str) -> None
         answer = http.post("/v1/audio/voices", data=fields, files=files or {"x": ("x", b"")})
         assert answer.status_code == 400
         assert missing in answer.json()["detail"] or "not known" in answer.json()["detail"]
+
+
+def test_a_reader_that_takes_nothing_is_cut_off(bus: Bus) -> None:
+    """Everywhere: events, a job's sound and recordings were written to it for ever."""
+    long = "A sentence that nobody reads. " * 500
+    with EdgeProcess(bus, edge={"stall_timeout_s": 0.5}) as edge, edge.client() as http:
+        job = http.post("/v1/jobs", json={"input": long}).json()["id"]
+        while http.get(f"/v1/jobs/{job}").json()["state"] == "running":
+            pass
+        body = {"input": long, "response_format": "pcm"}
+        asked = (
+            ("POST", "/v1/audio/speech", body),
+            ("POST", "/v1/audio/speech", body | {"stream_format": "sse"}),
+            ("GET", f"/v1/jobs/{job}/audio", None),
+            ("GET", f"/v1/jobs/{job}/audio?format=zip", None),
+        )
+        for method, path, wish in asked:
+            data = b"" if wish is None else json.dumps(wish).encode()
+            with connected(edge) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                head = f"{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                client.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+                assert edge.child is not None
+                while not any("read nothing" in line for line in edge.child.lines):
+                    client.getpeername()
+                edge.child.lines.clear()
+        while http.get("/metrics").text.find("voicebus_http_requests_in_flight 1.0") < 0:
+            pass
+
+
+def test_a_form_that_comes_in_small_pieces(edge: EdgeProcess) -> None:
+    """A field in two segments was taken for one that is too large."""
+    consent = "synthetic, made by this test; " * 40
+    form = "".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in {"name": "In Pieces", "consent": consent}.items()
+    )
+    with connected(edge) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        data = form.encode() + b"--b--\r\n"
+        head = "POST /v1/audio/voices HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+        head += f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(data)}\r\n\r\n"
+        client.sendall(head.encode())
+        for at in range(0, len(data), 300):
+            client.sendall(data[at : at + 300])
+            time.sleep(0.01)  # a segment of its own
+        answer = b""
+        while more := client.recv(65_536):
+            answer += more
+    assert b"the form lacks audio_sample" in answer
+
+
+@pytest.mark.parametrize("path", ["/tts_stream?text=Hello", "/v1/jobs/0/audio", "/ws/status"])
+def test_what_is_written_as_it_comes_has_no_head(edge: EdgeProcess, path: str) -> None:
+    """It answered HEAD with a body, which the next answer on the connection was taken out of step by."""
+    with edge.client() as http:
+        assert http.head(path).status_code == 405
+        assert http.get("/livez").json() == {"status": "ok"}
