@@ -116,6 +116,8 @@ class Edge(Struct, frozen=True, forbid_unknown_fields=True):
     "Addresses and networks whose X-Forwarded-For is believed."
     cors_origins: tuple[str, ...] = ()
     'Of pages elsewhere that may call; "*" is every one.'
+    host_names: tuple[str, ...] = ()
+    'Names it is called by, beside addresses and local ones; "*" is any, as it is where keys are asked for.'
     api_keys: str | None = None
     "A file that `vc keys api` keeps; None: no keys are asked for."
     allow_without_keys: bool = False

@@ -74,7 +74,7 @@ class Server:
         self.limits = Limits(edge)
         self.figures = Figures()
         self.keys = Keys(edge)
-        self.origins = Origins(edge.cors_origins)
+        self.origins = Origins(edge.cors_origins, edge.host_names if edge.api_keys is None else None)
         self._gate = Gate(
             edge.max_connections,
             edge.max_connections_per_ip,
@@ -91,15 +91,15 @@ class Server:
             keep_s=edge.keep_jobs_s,
         )
         self._news.listen(self.figures.happened)
-        self._status_socket = StatusSocket(Watcher(self._service, self._news), self.origins)
+        self._status_socket = StatusSocket(Watcher(self._service, self._news))
         operation = Operation(self._service, self.figures)
         self.routes: tuple[Route, ...] = (
-            *OpenAi(self._service, edge.default_models, edge.stall_timeout_s).routes(),
+            *OpenAi(self._service, edge.default_models).routes(),
             *VoicesApi(self._store, edge).routes(),
             *JobsApi(self._works, self._service, edge).routes(),
-            *ElevenLabs(self._service, edge.stall_timeout_s).routes(),
-            *StreamInput(self._service, self.keys, edge.stall_timeout_s).routes(),
-            *SillyTavern(self._service, edge.stall_timeout_s).routes(),
+            *ElevenLabs(self._service).routes(),
+            *StreamInput(self._service, self.keys, self.limits).routes(),
+            *SillyTavern(self._service).routes(),
             *self._status_socket.routes(),
             *operation.routes(),
         )
@@ -113,7 +113,7 @@ class Server:
         app[BODY_TIMEOUT_S] = edge.body_timeout_s
         for route in self.routes:
             if route.method == "GET":
-                app.router.add_get(route.path, route.handler)
+                app.router.add_get(route.path, route.handler, allow_head=not (route.speaks or route.streams))
             else:
                 app.router.add_route(route.method, route.path, route.handler)
         app.router.add_routes(page_routes())
@@ -154,7 +154,7 @@ class Server:
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            factory = guarding(_protocols(runner), self._gate, edge.header_timeout_s)
+            factory = guarding(_protocols(runner), self._gate, edge.header_timeout_s, edge.stall_timeout_s)
             try:
                 server = await asyncio.get_running_loop().create_server(
                     factory,
@@ -170,7 +170,7 @@ class Server:
 
                     version = importlib.metadata.version("voicebus")
                     wyoming = await stack.enter_async_context(
-                        house(self._service, edge.host, edge.wyoming_port, version)
+                        house(self._service, edge.host, edge.wyoming_port, version, edge.stall_timeout_s)
                     )
             except OSError as error:
                 raise ConfigError(

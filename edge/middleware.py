@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from ..common.errors import BadRequest, BusError, EngineError
+from ..common.errors import BadRequest, BusError, ConfigError, EngineError, Unauthorized
 from .addresses import bucket, client_of
 from .guard import Guarded
 from .keys import NOBODY
@@ -29,7 +29,7 @@ from .problems import (
     UnsupportedMediaType,
     answer,
 )
-from .requests import ADDRESS, CALLER, CORS, ID, SHARE
+from .requests import ADDRESS, CALLER, CORS, ID, PREPARED, SHARE
 
 if TYPE_CHECKING:
     from .app import Server
@@ -98,8 +98,13 @@ class Middleware:
         try:
             return await handler(request)
         except BusError as error:
+            if PREPARED in request:
+                return _broken_off(request, error)
             if not request.content.is_eof() and (guard := _guard(request)) is not None:
                 guard.refused()
+            if isinstance(error, ConfigError):
+                log.warning("request %s: %s", request[ID], error)
+                error = ConfigError("this server is not set up right: its log has more")
             return answer(error, request[ID], shape=shape)
         except web.HTTPException as error:
             if error.status < 400:
@@ -111,8 +116,10 @@ class Middleware:
             return made
         except (asyncio.CancelledError, ConnectionError):
             raise
-        except Exception:
+        except Exception as problem:
             log.exception("request %s failed", request[ID])
+            if PREPARED in request:
+                return _broken_off(request, problem)
             error = EngineError(f"something went wrong here; the log has more under {request[ID]}")
             return answer(error, request[ID], shape=shape)
 
@@ -121,9 +128,15 @@ class Middleware:
         """Know who asks, and whether they may ask now."""
         server = self._server
         route = server.route_of(request)
+        server.origins.check(request, route is not None and route.speaks)
         if route is None:
             return await handler(request)
-        caller = NOBODY if route.open else server.keys.caller(request.headers)
+        try:
+            caller = NOBODY if route.open else server.keys.caller(request.headers)
+        except Unauthorized:
+            if route.counted:  # whoever tries out keys uses up their share, too
+                await server.limits.admit(bucket(request[ADDRESS]))
+            raise
         request[CALLER] = caller
         if not route.counted:
             return await handler(request)
@@ -140,6 +153,7 @@ class Middleware:
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Put on every answer what all have; aiohttp calls it before the headers leave."""
+    request[PREPARED] = response
     headers = response.headers
     headers[ID_HEADER] = request.get(ID, "")
     headers["Server"] = "voicebus"
@@ -149,6 +163,14 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     if share is not None:
         headers["RateLimit-Policy"] = f'"{share.name}";q={share.limit};w=60'
         headers["RateLimit"] = f'"{share.name}";r={share.remaining};t={share.reset_s}'
+
+
+def _broken_off(request: web.Request, error: Exception) -> web.StreamResponse:
+    """Half an answer is on its way, and nothing else may follow it: the client must see that it is none."""
+    log.warning("request %s broke off in its answer: %s", request[ID], error)
+    if request.transport is not None:
+        request.transport.abort()
+    return request[PREPARED]
 
 
 def _guard(request: web.Request) -> Guarded | None:

@@ -52,6 +52,8 @@ class Route:
     "Whether it counts against the limits of requests."
     speaks: bool = False
     "Whether it takes one of the places for what is done at once."
+    streams: bool = False
+    "Whether its body is written as it comes, so that HEAD has no answer."
     open: bool = False
     "Whether it needs no key, or looks at keys itself."
     shape: Shape = "problem"

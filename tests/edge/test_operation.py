@@ -139,3 +139,55 @@ def test_the_page_brings_all_it_needs_and_may_do_no_more(http: httpx.Client) -> 
         again = http.get(f"/page/{part}", headers={"If-None-Match": answer.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
     assert http.get("/page/../cli.py").status_code == http.get("/page/nothing.js").status_code == 404
+
+
+ELSEWHERE = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+
+
+def test_a_page_elsewhere_can_make_this_machine_do_nothing(http: httpx.Client) -> None:
+    """A browser carries any page's requests to loopback; only their answers it keeps from the page."""
+    form = {"name": "a", "consent": "b"}
+    files = {"audio_sample": ("a.wav", b"RIFF")}
+    for headers in (ELSEWHERE, {"Sec-Fetch-Site": "cross-site"}):
+        for answer in (
+            http.post("/v1/audio/speech", json={"input": "Hi."}, headers=headers),
+            http.post("/v1/audio/voices", headers=headers, data=form, files=files),
+            http.delete("/v1/jobs/0", headers=headers),
+            http.get("/tts_stream?text=Hi", headers=headers),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden")
+    assert http.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200, "links lead here"
+    untyped = http.post(
+        "/v1/audio/speech", content=b'{"input": "Hi."}', headers={"Content-Type": "text/plain"}
+    )
+    assert untyped.status_code == 415
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example"])
+def test_a_name_that_a_stranger_owns_is_not_ours(http: httpx.Client, host: str) -> None:
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    assert http.get("/v1/jobs", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:1", "[::1]:8080", "localhost", "edge", "box.local", "203.0.113.9"]
+)
+def test_addresses_and_local_names_are_ours(http: httpx.Client, host: str) -> None:
+    assert http.get("/v1/jobs", headers={"Host": host}).status_code == 200
+
+
+def test_a_name_that_is_configured_and_headers_that_clients_bring(bus: Bus) -> None:
+    own = {"host_names": ["voices.example"], "cors_origins": ["https://good.example"]}
+    with EdgeProcess(bus, edge=own) as edge, edge.client() as http:
+        assert http.get("/v1/jobs", headers={"Host": "voices.example"}).status_code == 200
+        asked = "authorization,content-type,x-stainless-lang,cache-control"
+        answer = http.options(
+            "/v1/audio/speech",
+            headers={
+                "Origin": "https://good.example",
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": asked,
+            },
+        )
+        assert answer.headers["access-control-allow-headers"] == asked
+        assert "Origin" in http.get("/v1/models").headers["vary"]
