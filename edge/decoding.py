@@ -17,19 +17,34 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ..common.errors import BadRequest, BusError, error_from_code
+from ..common.errors import BadRequest, BusError, Overloaded, error_from_code
 
 MEMORY_BYTES: Final = 1 << 30
 PROCESSOR_S: Final = 20
 WALL_S: Final = 30.0
 MAX_SECONDS: Final = 60.0
-MAX_WAV_BYTES: Final = 64 << 20
 AT_ONCE: Final = 2
+MAX_WAITING: Final = 8
 _places = asyncio.Semaphore(AT_ONCE)
+_waiting = 0
 
 
 async def decode_apart(file: Path) -> bytes:
-    """A recording as WAV. Raises `BadRequest` for what is no recording, or one that takes too much."""
+    """A recording as WAV.
+
+    Raises `BadRequest` for what is no recording, or one that takes too much, and `Overloaded`.
+    """
+    global _waiting
+    if _waiting >= MAX_WAITING:
+        raise Overloaded("too many recordings are being decoded", retry_after_s=5)
+    _waiting += 1
+    try:
+        return await _decode(file)
+    finally:
+        _waiting -= 1
+
+
+async def _decode(file: Path) -> bytes:
     async with _places:
         process = await asyncio.create_subprocess_exec(
             sys.executable,

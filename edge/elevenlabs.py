@@ -17,7 +17,7 @@ from .encoders import Output, named_output
 from .fields import Language, Model, Speed, Text
 from .openai import SPEAKING_ERRORS
 from .reading import from_words, read_json
-from .requests import CALLER
+from .requests import CALLER, ID
 from .respond import respond
 from .routes import JSON, Answer, Route
 from .service import Service, Wish
@@ -66,11 +66,16 @@ MEDIA_TYPES: Final = (
 class VoiceSettings(Struct, frozen=True):
     """How to speak."""
 
-    speed: Speed = 1.0
+    speed: Speed | None = None
     stability: float | None = None
     similarity_boost: float | None = None
     style: float | None = None
     use_speaker_boost: bool | None = None
+
+    @property
+    def pace(self) -> float:
+        """The factor."""
+        return 1.0 if self.speed is None else self.speed
 
 
 class TextToSpeech(Struct, frozen=True):
@@ -118,9 +123,8 @@ def output_of(named: Format) -> Output:
 class ElevenLabs:
     """The handlers."""
 
-    def __init__(self, service: Service, stall_s: float) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._stall_s = stall_s
 
     def routes(self) -> tuple[Route, ...]:
         """What this module answers to."""
@@ -145,7 +149,12 @@ class ElevenLabs:
             )
         )
         answer = Answer("All of them.", (JSON,), ElevenVoices)
-        return (*speaking, Route("GET", "/v1/voices", self.voices, "List voices", "ElevenLabs", (answer,)))
+        return (
+            *speaking,
+            Route(
+                "GET", "/v1/voices", self.voices, "List voices", "ElevenLabs", (answer,), shape="elevenlabs"
+            ),
+        )
 
     async def speak(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/text-to-speech/{voice_id} and …/stream."""
@@ -158,12 +167,13 @@ class ElevenLabs:
                 request.match_info["voice_id"],
                 wish.model_id,
                 wish.language_code or "",
-                settings.speed,
+                settings.pace,
                 request[CALLER].tenant,
-                options={} if wish.seed is None else {"seed": wish.seed},
+                {} if wish.seed is None else {"seed": wish.seed},
+                request[ID],
             )
         )
-        return await send(request, heard, output, self._stall_s)
+        return await send(request, heard, output)
 
     async def voices(self, request: web.Request) -> web.Response:
         """GET /v1/voices."""

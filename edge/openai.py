@@ -63,15 +63,16 @@ class SpeechRequest(Struct, frozen=True):
     """What to say, in whose voice, in what form."""
 
     input: Text
-    model: fields.Model = "tts-1"
+    model: fields.Model = ""
     voice: VoiceName | VoiceRef = ""
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
-    speed: Speed = 1.0
+    speed: Speed | None = None
     stream_format: Literal["audio", "sse"] = "audio"
-    instructions: Annotated[
-        str, Meta(max_length=4096, description="Taken and not followed: no engine here takes any.")
-    ] = ""
-    language: Language = ""
+    instructions: (
+        Annotated[str, Meta(max_length=4096, description="Taken and not followed: no engine here takes any.")]
+        | None
+    ) = None
+    language: Language | None = None
     options: Annotated[
         dict[str, Any], Meta(description="Options of the engine, such as temperature or seed.")
     ] = field(default_factory=dict[str, Any])
@@ -102,10 +103,9 @@ class AudioModels(Struct, frozen=True):
 class OpenAi:
     """The handlers."""
 
-    def __init__(self, service: Service, default_models: tuple[str, ...], stall_s: float) -> None:
+    def __init__(self, service: Service, default_models: tuple[str, ...]) -> None:
         self._service = service
         self._default_models = tuple(name for name in default_models if not {*"*?["} & {*name})
-        self._stall_s = stall_s
 
     def routes(self) -> tuple[Route, ...]:
         """What this module answers to."""
@@ -159,15 +159,15 @@ class OpenAi:
             asked.input,
             voice,
             asked.model,
-            asked.language,
-            asked.speed,
+            asked.language or "",
+            1.0 if asked.speed is None else asked.speed,
             request[CALLER].tenant,
             asked.options,
             request[ID],
         )
         heard = await self._service.begin(wish)
         way = send_events if asked.stream_format == "sse" else send
-        return await way(request, heard, OPENAI_OUTPUTS[asked.response_format], self._stall_s)
+        return await way(request, heard, OPENAI_OUTPUTS[asked.response_format])
 
     async def models(self, request: web.Request) -> web.Response:
         """GET /v1/models."""

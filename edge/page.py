@@ -42,7 +42,8 @@ class Asset:
     async def serve(self, request: web.Request) -> web.Response:
         """GET: the file, or that it has not changed."""
         headers = {**HEADERS, "ETag": self._etag}
-        if self._etag in request.headers.get("If-None-Match", ""):
+        known = request.headers.get("If-None-Match", "")
+        if self._etag in known or known.strip() == "*":
             return web.Response(status=304, headers=headers)
         text = self._media_type.startswith("text/")
         return web.Response(

@@ -20,6 +20,7 @@ from ..common.errors import BusError
 
 Shape = Literal["problem", "elevenlabs"]
 MEDIA_TYPE: Final = "application/problem+json"
+COME_AGAIN_S: Final = 2.0
 _KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -132,9 +133,10 @@ FORMS: Final[Mapping[Shape, Form]] = {
 
 def headers_of(error: BusError) -> Mapping[str, str]:
     """When to come again, in whole seconds and never too early."""
-    headers = (
-        {} if error.retry_after_s is None else {"Retry-After": str(max(1, math.ceil(error.retry_after_s)))}
-    )
+    after_s = error.retry_after_s
+    if after_s is None and error.http_status == 503:
+        after_s = COME_AGAIN_S
+    headers = {} if after_s is None else {"Retry-After": str(max(1, math.ceil(after_s)))}
     if error.http_status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="voicebus"'
     return headers

@@ -108,6 +108,7 @@ class Service:
         self._voices: dict[str, tuple[str, float]] = {}
         self._status: dict[str, Any] = {}
         self._status_at = -math.inf
+        self._asking: asyncio.Task[dict[str, Any]] | None = None
 
     async def begin(self, wish: Wish) -> Heard:
         """Have it spoken, and return at its first audio. Raises the `BusError` that it ends with before."""
@@ -139,10 +140,16 @@ class Service:
         return Heard(first.engine, first.worker, first.sample_rate_hz, took_s, spoken, first.last)
 
     async def status(self, for_s: float = 0.0) -> dict[str, Any]:
-        """The broker's status, at most so old."""
-        if time.monotonic() >= self._status_at + for_s:
-            self._status = await self.client.status()
-            self._status_at = time.monotonic()
+        """The broker's status, at most so old. Who asks meanwhile gets the same answer."""
+        if time.monotonic() < self._status_at + for_s:
+            return self._status
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask())
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> dict[str, Any]:
+        self._status = await self.client.status()
+        self._status_at = time.monotonic()
         return self._status
 
     async def engines(self) -> dict[str, Any]:

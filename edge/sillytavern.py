@@ -15,7 +15,7 @@ from .encoders import OPENAI_OUTPUTS
 from .fields import Language, Text
 from .openai import SPEAKING_ERRORS
 from .reading import from_words, read_json
-from .requests import CALLER
+from .requests import CALLER, ID
 from .respond import respond
 from .routes import JSON, Answer, Route
 from .service import Service, Wish
@@ -42,6 +42,10 @@ LANGUAGES: Final = {
 }
 
 
+Slider = float | Annotated[str, Meta(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
+"""A number, or one as SillyTavern's sliders say it."""
+
+
 class Line(Struct, frozen=True):
     """What to say, and as whom."""
 
@@ -53,22 +57,21 @@ class Line(Struct, frozen=True):
 class TtsSettings(Struct, frozen=True):
     """What an XTTS can be set to. Set, it counts for all there; here only the request's own speed does."""
 
-    speed: float = 1.0
-    temperature: float = 0.75
-    length_penalty: float = 1.0
-    repetition_penalty: float = 5.0
-    top_p: float = 0.85
-    top_k: int = 50
+    speed: Slider = 1.0
+    temperature: Slider = 0.75
+    length_penalty: Slider = 1.0
+    repetition_penalty: Slider = 5.0
+    top_p: Slider = 0.85
+    top_k: Slider = 50
     enable_text_splitting: bool = True
-    stream_chunk_size: int = 100
+    stream_chunk_size: Slider = 100
 
 
 class SillyTavern:
     """The handlers. Settings are taken and not kept: they would be one client's word for all."""
 
-    def __init__(self, service: Service, stall_s: float) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._stall_s = stall_s
 
     def routes(self) -> tuple[Route, ...]:
         """What this module answers to."""
@@ -128,8 +131,9 @@ class SillyTavern:
 
     async def _speak(self, request: web.Request, line: Line) -> web.StreamResponse:
         speaker = line.speaker_wav.removesuffix(".wav")
-        wish = Wish(line.text, speaker, language=line.language, tenant=request[CALLER].tenant)
-        return await send(request, await self._service.begin(wish), OPENAI_OUTPUTS["wav"], self._stall_s)
+        tenant, id = request[CALLER].tenant, request[ID]
+        wish = Wish(line.text, speaker, language=line.language, tenant=tenant, request=id)
+        return await send(request, await self._service.begin(wish), OPENAI_OUTPUTS["wav"])
 
     async def names(self, request: web.Request) -> web.Response:
         """GET /speakers_list."""

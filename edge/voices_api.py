@@ -19,7 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Meta, Struct
 
 from ..common.audio import encode
-from ..common.errors import BadRequest, Conflict, Forbidden, UnknownVoice
+from ..common.errors import BadRequest, Conflict, Forbidden, Overloaded, StorageError, UnknownVoice
 from .decoding import decode_apart
 from .fields import Language
 from .problems import BodyTooLarge, RequestTimeout, UnsupportedMediaType
@@ -116,7 +116,7 @@ class VoicesApi:
                 "Add a voice",
                 "Voices",
                 (Answer("It is kept.", (JSON,), VoiceShown, 201),),
-                (BadRequest, Conflict, Forbidden, BodyTooLarge, RequestTimeout, UnsupportedMediaType),
+                (Conflict, Forbidden, Overloaded, StorageError),
                 form=NewVoice,
             ),
             Route(
@@ -179,16 +179,22 @@ class VoicesApi:
                 raise BadRequest(f"the body is no form: {error}"[:MAX_SAID]) from None
             asked = from_words({**fields, "audio_sample": ""}, NewVoice)
             wav = await decode_apart(place)
-        voice = await asyncio.to_thread(
-            self._store.add,
-            asked.id or id_of(asked.name),
-            wav,
-            consent=asked.consent,
-            name=asked.name,
-            language=asked.language or "en-us",
-            licence=asked.licence or "private",
-            text=asked.text or None,
-        )
+        id = asked.id or id_of(asked.name)
+        try:
+            voice = await asyncio.to_thread(
+                self._store.add,
+                id,
+                wav,
+                consent=asked.consent,
+                name=asked.name,
+                language=asked.language or "en-us",
+                licence=asked.licence or "private",
+                text=asked.text or None,
+            )
+        except Conflict:
+            raise Conflict(
+                f"there is a voice {id!r} already: give another name or id, or remove that one first"
+            ) from None
         return respond(shown(voice), status=201)
 
 
@@ -208,9 +214,11 @@ async def _parts(request: web.Request, place: Path, most_bytes: int) -> dict[str
             found = True
             await _keep(part, place, most_bytes)
         else:
-            data = await part.read_chunk(MAX_FIELD_BYTES + 1)
-            if len(data) > MAX_FIELD_BYTES or not part.at_eof():
-                raise BadRequest(f"{part.name} has more than {MAX_FIELD_BYTES:,} bytes")
+            data = b""
+            while more := await part.read_chunk():
+                data += more
+                if len(data) > MAX_FIELD_BYTES:
+                    raise BadRequest(f"{part.name} has more than {MAX_FIELD_BYTES:,} bytes")
             fields[part.name] = data.decode("utf-8", "replace")
     missing = [name for name in ("name", "consent") if not fields.get(name, "").strip()]
     if not found:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.edge.server import EdgeProcess
+from voicebus.client.launch import Bus
 from voicebus.common.apikeys import ApiKeys
 from voicebus.common.config import Edge
 from voicebus.common.errors import ConfigError, Unauthorized
@@ -57,3 +59,23 @@ def test_an_edge_that_others_reach_asks_for_keys(host: str, refused: bool) -> No
         refuse_open_edge(Edge(host=host))
     refuse_open_edge(Edge(host=host, allow_without_keys=True))
     refuse_open_edge(Edge(host=host, api_keys="keys.json"))
+
+
+def test_trying_out_keys_uses_up_a_share(bus: Bus, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    ApiKeys(file).new("mine")
+    with EdgeProcess(bus, edge={"api_keys": str(file), "ip_rpm": 3}) as edge, edge.client() as http:
+        tries = [
+            http.get("/v1/models", headers={"Authorization": f"Bearer {n}"}).status_code for n in range(5)
+        ]
+    assert tries == [401, 401, 401, 429, 429]
+
+
+def test_a_file_of_keys_that_is_broken_is_told_without_its_path(bus: Bus, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text("[]")
+    with EdgeProcess(bus, edge={"api_keys": str(file)}) as edge, edge.client() as http:
+        file.write_text("{")
+        answer = http.get("/v1/models", headers={"xi-api-key": "a"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "config_error")
+        assert str(tmp_path) not in answer.text

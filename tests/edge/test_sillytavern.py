@@ -39,5 +39,5 @@ def test_what_can_be_chosen(http: httpx.Client) -> None:
 
 
 def test_settings_are_taken_and_change_nobody_s_speech(http: httpx.Client, spoken: Speaker) -> None:
-    assert http.post("/set_tts_settings", json={"speed": 2, "stream_chunk_size": 100}).status_code == 200
+    assert http.post("/set_tts_settings", json={"speed": "1.2", "stream_chunk_size": 100}).status_code == 200
     assert same(http.post("/tts_to_audio/", json={"text": TEXT, "speaker_wav": "amber.wav"}), spoken(TEXT))
