@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. They need Python 3.11+, npm and the network once;
+# Two commands on a fresh machine: `make demo` and `make test`. They need Python 3.11+, npm, a C++ compiler and the network once;
 # nothing is installed outside .venv and the user's cache of model files.
 
 PYTHON ?= python3

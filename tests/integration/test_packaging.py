@@ -21,6 +21,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["git", "clone", "--quiet", "--depth=1", ROOT.as_uri(), source], check=True)
     for package in (*PACKAGES, "voices", "setup.cfg", "pyproject.toml", "README.md"):
         subprocess.run(["cp", "-r", ROOT / package, source], check=True)
+    private = source / "voices" / "somebody"
+    private.mkdir()
+    for file in ("voice.yaml", "reference.wav"):
+        (private / file).write_bytes(b"nobody's but theirs")
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", folder, source], check=True)
     (built,) = folder.glob("voicebus-*.whl")
@@ -38,6 +42,7 @@ def test_the_wheel_holds_every_module_and_voice(wheel: Path) -> None:
     assert modules <= names
     for voice in ("amber", "basil"):
         assert {f"voicebus/voices/{voice}/{file}" for file in ("voice.yaml", "reference.wav")} <= names
+    assert not [name for name in names if "somebody" in name], "a voice of this machine's is not ours to give"
     assert "voicebus/workers/engines/kokoro/atlas.npz" in names
     assert "voicebus/client/py.typed" in names
     assert {f"voicebus/edge/page/{file.name}" for file in (ROOT / "edge/page").iterdir()} <= names
