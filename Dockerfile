@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # One image for broker, edge and workers; the engines that need PyTorch have one of their own.
 #   docker build -t voicebus .                          broker, edge, kokoro worker
 #   docker build -t voicebus-gpu --target gpu .

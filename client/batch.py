@@ -11,6 +11,7 @@ again (`batch_jobs.py`): what has ended meanwhile is fetched, what is under way 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -152,7 +153,10 @@ class Folder:
 
     def _append(self, record: Record) -> None:
         # One write, so that a kill leaves the line whole or, at worst, torn at the file's end.
-        os.write(self._manifest, _packed(record))
+        row = _packed(record)
+        if os.write(self._manifest, row) < len(row):
+            # The disk took a part: nothing may follow on that line, or it would be lost with it.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _rewrite(self, records: Iterable[Record]) -> None:
         from ..common.atomic import write_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,22 @@ def test_a_torn_last_record_costs_that_line_and_no_other(tmp_path: Path, cut: in
         folder.keep(LINES[3], WISHES, result(LINES[3]))
     assert records(tmp_path) == [1, 2, 3, 4]
     assert not list(tmp_path.glob(".*")), "what a kill left behind is swept"
+
+
+def test_a_disk_that_takes_half_a_record_ends_the_batch_and_costs_that_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next record was written behind the torn one, and both were lost."""
+    begin(tmp_path, LINES[:2])
+    write = os.write
+    with Folder(tmp_path) as folder:
+        assert folder.take_up(LINES, WISHES) == {1, 2}
+        monkeypatch.setattr(os, "write", lambda file, data: write(file, data[: len(data) // 2]))
+        with pytest.raises(OSError, match="No space"):
+            folder.keep(LINES[2], WISHES, result(LINES[2]))
+        monkeypatch.undo()
+    with Folder(tmp_path) as folder:
+        assert folder.take_up(LINES, WISHES) == {1, 2}
 
 
 def test_a_foreign_manifest_is_read_for_what_it_is_worth() -> None:
