@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -29,7 +28,7 @@ from .problems import (
     UnsupportedMediaType,
     answer,
 )
-from .requests import ADDRESS, CALLER, CORS, ID, PREPARED, SHARE
+from .requests import ADDRESS, CALLER, CORS, ID, PREPARED, SHARE, new_id
 
 if TYPE_CHECKING:
     from .app import Server
@@ -64,7 +63,7 @@ class Middleware:
     async def known(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Give it an id, and note how it went."""
         asked = request.headers.get(ID_HEADER, "")
-        request[ID] = asked if _ID.fullmatch(asked) else f"{random.getrandbits(64):016x}"
+        request[ID] = asked if _ID.fullmatch(asked) else new_id()
         forwarded = request.headers.getall("X-Forwarded-For", ())
         request[ADDRESS] = client_of(request.remote or "", forwarded, self._server.trusted)
         if (guard := _guard(request)) is not None:

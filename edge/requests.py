@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from typing import Final
 
 from aiohttp import web
 
 from .keys import Caller
 from .limits import Share
+
+
+def new_id() -> str:
+    """A name for a request, in the log and in events; nobody is let in by it."""
+    return f"{random.getrandbits(64):016x}"
+
 
 ID: Final = web.RequestKey("id", str)
 ADDRESS: Final = web.RequestKey("address", str)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,7 @@ from wyoming.tts import (
 )
 
 from ..common.errors import BusError, Overloaded
+from .requests import new_id
 from .service import Heard, Wish
 from .talk import Talk
 
@@ -133,9 +134,10 @@ class House(AsyncEventHandler):
 
     def _turn(self, voice: SynthesizeVoice | None, *, is_streamed: bool) -> Talk:
         named = voice or SynthesizeVoice()
+        wish = Wish("", named.name or "", language=named.language or "", request=new_id())
 
         async def begin(text: str) -> Heard:
-            return await self._service.begin(Wish(text, named.name or "", language=named.language or ""))
+            return await self._service.begin(replace(wish, text=text))
 
         talk = Talk(begin)
         try:
