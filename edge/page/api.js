@@ -1,39 +1,30 @@
-// The edge as the page calls it. Errors carry the sentence that the server gave.
+// The edge as the page calls it. Failures carry the sentence that the server gave.
 
-import { words } from "./words.js";
-
-export class ApiError extends Error {
-  constructor(body, status) {
-    super(body?.error?.message ?? body?.detail ?? `HTTP ${status}`);
-    this.code = body?.error?.code ?? "";
-    this.status = status;
-  }
-}
-
-// Not `localStorage.key`: that is a method of every Storage.
-export const keys = {
-  get: () => localStorage.getItem("api-key"),
-  set: (key) => localStorage.setItem("api-key", key),
-};
+import { Failure } from "./failure.js";
+import { key, renewed } from "./keys.js";
 
 export async function call(path, options = {}) {
-  const headers = new Headers(options.headers);
-  if (keys.get()) headers.set("Authorization", `Bearer ${keys.get()}`);
-  const response = await fetch(path, { ...options, headers });
-  if (response.status === 401) {
-    const key = prompt(words("key"));
-    if (key) {
-      keys.set(key.trim());
-      return call(path, options);
-    }
+  for (;;) {
+    const used = key();
+    const headers = new Headers(options.headers);
+    if (used) headers.set("Authorization", `Bearer ${used}`);
+    const response = await fetch(path, { ...options, headers }).catch((error) => {
+      throw error.name === "AbortError" ? error : new Failure("unreachable");
+    });
+    if (response.ok) return response;
+    if (response.status === 401 && renewed(used)) continue;
+    const body = await response.json().catch(() => null);
+    throw new Failure(body?.error?.code ?? "", body?.error?.message ?? body?.detail ?? `HTTP ${response.status}`);
   }
-  if (!response.ok) {
-    throw new ApiError(await response.json().catch(() => null), response.status);
-  }
-  return response;
 }
 
-export const json = async (path, options) => (await call(path, options)).json();
+const broken = () => {
+  throw new Failure("broken");
+};
+
+export const json = async (path, options) => (await call(path, options)).json().catch(broken);
+
+export const blob = (response) => response.blob().catch(broken);
 
 export const speech = (wish, signal) =>
   call("/v1/audio/speech", {

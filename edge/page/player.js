@@ -1,82 +1,149 @@
 // Plays speech while it still arrives: as MP3 in the <audio> element where the browser can take it in parts, else as
 // bare samples by Web Audio, and then the element has the whole to play again.
 
-import { fromPcm, wav } from "./wav.js";
+import { Failure } from "./failure.js";
+import { Samples } from "./samples.js";
+import { wav } from "./wav.js";
 
 const MP3 = "audio/mpeg";
 const PCM_HZ = 24000;
+const MISSED_S = 0.5;
 const canStream = "MediaSource" in window && MediaSource.isTypeSupported(MP3);
 
 // The format to ask for.
 export const streamed = canStream ? "mp3" : "pcm";
 
-// Resolves to the whole as a Blob. `onMore` is called with what is there so far.
-export async function play(element, response, signal, onMore = () => {}) {
-  const sink = canStream ? await intoElement(element) : byWebAudio(signal);
-  const parts = [];
-  const reader = response.body.getReader();
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    parts.push(value);
-    await sink.append(value);
-    if (element.paused && parts.length === 1 && canStream) element.play().catch(() => {});
-    onMore(sink.whole(parts));
+export class Player {
+  #element;
+  #changed;
+  #samples = null;
+  #url = "";
+
+  // `changed` is called whenever `sounds` may be another.
+  constructor(element, changed) {
+    this.#element = element;
+    this.#changed = changed;
+    for (const name of ["play", "pause", "ended", "emptied", "error"]) element.addEventListener(name, changed);
+    // One of the two at a time.
+    element.addEventListener("play", () => this.quiet());
   }
-  await sink.end();
-  const blob = sink.whole(parts);
-  if (!canStream) element.src = URL.createObjectURL(blob);
-  return blob;
-}
 
-async function intoElement(element) {
-  const source = new MediaSource();
-  element.src = URL.createObjectURL(source);
-  await new Promise((resolve) => source.addEventListener("sourceopen", resolve, { once: true }));
-  const buffer = source.addSourceBuffer(MP3);
-  // Looked at again after each event: the one that comes may be of the append before.
-  const settled = async () => {
-    while (buffer.updating) await new Promise((resolve) => buffer.addEventListener("updateend", resolve, { once: true }));
-  };
-  return {
-    whole: (parts) => new Blob(parts, { type: MP3 }),
-    async append(bytes) {
-      await settled();
-      if (source.readyState === "open") buffer.appendBuffer(bytes);
-    },
-    async end() {
-      await settled();
-      if (source.readyState === "open") source.endOfStream();
-    },
-  };
-}
+  // Whether anything is to be heard.
+  get sounds() {
+    return Boolean(this.#samples?.live) || !(this.#element.paused || this.#element.ended);
+  }
 
-function byWebAudio(signal) {
-  const context = new AudioContext();
-  signal?.addEventListener("abort", () => context.close().catch(() => {}), { once: true });
-  let at = 0;
-  let odd = new Uint8Array(0);
-  let last = null;
-  return {
-    whole: (parts) => wav(parts, PCM_HZ),
-    async append(bytes) {
-      const all = new Uint8Array(odd.length + bytes.length);
-      all.set(odd);
-      all.set(bytes, odd.length);
-      odd = all.slice(all.length & ~1);
-      const samples = fromPcm(all.subarray(0, all.length & ~1));
-      if (!samples.length) return;
-      const buffer = context.createBuffer(1, samples.length, PCM_HZ);
-      buffer.copyToChannel(samples, 0);
-      last = context.createBufferSource();
-      last.buffer = buffer;
-      last.connect(context.destination);
-      at = Math.max(at, context.currentTime + 0.02);
-      last.start(at);
-      at += buffer.duration;
-    },
-    async end() {
-      if (last) last.addEventListener("ended", () => context.close().catch(() => {}), { once: true });
-    },
-  };
+  // Whether there is anything to play.
+  get holds() {
+    return Boolean(this.#url);
+  }
+
+  // To be called while the browser still sees the press. What was there is gone.
+  prepare() {
+    this.stop();
+    this.#hold("");
+    if (!canStream) this.#samples = new Samples(PCM_HZ, this.#changed);
+    this.#changed();
+  }
+
+  stop() {
+    this.#element.pause();
+    this.quiet();
+  }
+
+  // Ends what sounds outside the element.
+  quiet() {
+    this.#samples?.close();
+  }
+
+  // Resolves to the whole as a Blob. `onMore` is given a function that makes a Blob of what is there so far. Where the
+  // stream breaks off, what has come can still be played.
+  async play(response, signal, onMore = () => {}) {
+    const parts = [];
+    const whole = canStream ? () => new Blob(parts, { type: MP3 }) : () => wav(parts, PCM_HZ);
+    const sink = canStream ? await this.#intoElement(signal) : this.#intoSamples();
+    const reader = response.body.getReader();
+    try {
+      for (;;) {
+        const { done, value } = await reader.read().catch(() => {
+          throw new Failure("broken");
+        });
+        if (done) break;
+        parts.push(value);
+        await sink.append(value);
+        if (canStream && parts.length === 1 && !signal.aborted) this.#element.play().catch(() => {});
+        onMore(whole);
+      }
+    } catch (error) {
+      this.quiet();
+      if (parts.length) await sink.end(whole);
+      else this.#hold("");
+      throw error;
+    }
+    await sink.end(whole);
+    return whole();
+  }
+
+  async #intoElement(signal) {
+    const element = this.#element;
+    const source = new MediaSource();
+    this.#hold(URL.createObjectURL(source));
+    await new Promise((resolve) => {
+      source.addEventListener("sourceopen", resolve, { once: true });
+      signal.addEventListener("abort", resolve, { once: true });
+    });
+    if (signal.aborted) {
+      this.#hold("");
+      throw signal.reason;
+    }
+    const buffer = source.addSourceBuffer(MP3);
+    let takes = true;
+    // Looked at again after each event: the one that comes may be of the append before.
+    const settled = async () => {
+      while (buffer.updating) await new Promise((resolve) => buffer.addEventListener("updateend", resolve, { once: true }));
+    };
+    return {
+      async append(bytes) {
+        await settled();
+        if (!takes) return;
+        try {
+          buffer.appendBuffer(bytes);
+        } catch {
+          // The element's memory is full. It plays what it has, and gets the whole when that is there.
+          takes = false;
+        }
+      },
+      end: async (whole) => {
+        await settled();
+        // An element that is nearly full drops what was heard, and could not go back to it.
+        const begins = buffer.buffered.length ? buffer.buffered.start(0) : 0;
+        if (takes && source.readyState === "open" && begins < MISSED_S) return source.endOfStream();
+        const { currentTime, paused } = element;
+        this.#hold(URL.createObjectURL(whole()));
+        element.currentTime = currentTime;
+        if (!paused) element.play().catch(() => {});
+      },
+    };
+  }
+
+  #intoSamples() {
+    return {
+      append: (bytes) => this.#samples.append(bytes),
+      end: (whole) => {
+        this.#hold(URL.createObjectURL(whole()));
+        this.#samples.end();
+      },
+    };
+  }
+
+  #hold(url) {
+    if (url) {
+      this.#element.src = url;
+    } else {
+      this.#element.removeAttribute("src");
+      this.#element.load();
+    }
+    if (this.#url) URL.revokeObjectURL(this.#url);
+    this.#url = url;
+  }
 }

@@ -21,6 +21,7 @@ export function draw(canvas, bars, heard = 0) {
   const width = (canvas.width = canvas.clientWidth * ratio);
   const height = (canvas.height = canvas.clientHeight * ratio);
   const paint = canvas.getContext("2d");
+  if (!bars.length) return;
   const style = getComputedStyle(canvas);
   // As many bars as there is room for, the loudest as tall as the canvas.
   const count = Math.max(1, Math.min(bars.length, Math.floor(canvas.clientWidth / ROOM_PX)));

@@ -1,0 +1,43 @@
+// What the page says, in two languages. The document itself has its English; here is what it cannot have.
+
+export const ZH = {
+  pulse: "节点 {workers} · 排队 {waiting}", placeholder: "输入要朗读的文字。", skip: "跳到内容", views: "视图", speak: "朗读", voices: "音色", live: "工作节点", history: "历史", docs: "接口",
+  dark: "深色", text: "文本", voice: "音色", engine: "引擎", speed: "语速", say: "朗读", stop: "停止",
+  rate: "每秒任务数", hear: "试听", "speech-begun": "开始朗读：{voice}，{worker}", "speech-done": "朗读完成：{seconds} 秒，{worker}",
+  "speech-failed": "朗读失败", "speech-cancelled": "朗读已取消，{worker}", "job-running": "任务 {id}：{done} / {total}",
+  "job-done": "任务 {id} 完成：{total} 行", "job-failed": "任务 {id} 失败", "job-cancelled": "任务 {id} 已取消",
+  keys: "Ctrl+Enter 朗读，Esc 停止", waveform: "波形", player: "合成的语音", format: "格式", download: "下载", add: "添加音色",
+  "add-hint": "一个人说话的录音，六到二十秒，没有音乐。", drop: "把录音拖到这里，或点击选择", record: "录音",
+  "record-stop": "停止录音", level: "音量", sample: "您的录音", name: "名称", who: "这是谁的声音？本人如何同意的？",
+  agreed: "说话人已同意克隆此声音。", keep: "保存音色", worker: "节点", state: "状态", busy: "忙碌", warm: "内存中的音色",
+  events: "动态", "history-hint": "只保存在此浏览器中。", forget: "全部删除", again: "再读一次", remove: "删除",
+  "any-engine": "默认", speaking: "正在合成…", done: "完成：{seconds} 秒，{engine}，首音 {first} 毫秒",
+  kept: "已保存音色“{name}”", removed: "已删除音色“{name}”", stopped: "已停止", connected: "实时", lost: "连接断开，正在重连…",
+  came: "{name} 已加入", went: "{name} 已离开", waiting: "排队", running: "进行中", finished: "已完成", workers: "节点数",
+  "state-ready": "就绪", "state-draining": "正在退出", "state-gone": "已退出",
+  "no-mic": "无法使用麦克风：{why}", "needs-https": "录音需要 HTTPS 连接。", "confirm-remove": "删除音色“{name}”？",
+  "confirm-forget": "删除此浏览器中的全部历史？", "no-history": "此浏览器无法保存历史。", spoken: "语音：{text}",
+  key: "此服务器需要 API 密钥：", "key-again": "这不像是 API 密钥。密钥只含字母、数字和 _ . -：",
+  blank: "请先输入要朗读的文字。", "too-long": "文本有 {count} 个字符，一次读不完。请分成几段。",
+  broken: "连接中断，语音不完整。", unreachable: "无法连接服务器。", "voice-gone": "音色“{voice}”已不存在，请另选一个。",
+  "engine-gone": "引擎“{engine}”已不存在，请另选一个。",
+};
+
+export const EN = {
+  pulse: "workers {workers} · waiting {waiting}", dark: "Dark", waveform: "Waveform", player: "The speech", level: "Loudness", sample: "Your recording",
+  record: "Record", "record-stop": "Stop recording", drop: "Drop a recording here, or choose one", stop: "Stop",
+  again: "Say again", remove: "Remove", "any-engine": "the usual one", speaking: "Speaking…",
+  done: "Done: {seconds} s by {engine}, first heard after {first} ms", kept: "The voice “{name}” is kept", removed: "The voice “{name}” is removed",
+  stopped: "Stopped", connected: "live", lost: "The connection is lost; trying again…", came: "{name} has come", went: "{name} has gone",
+  waiting: "waiting", running: "running", finished: "done", workers: "workers",
+  "state-ready": "ready", "state-draining": "draining", "state-gone": "gone",
+  rate: "jobs a second", hear: "Hear it", "speech-begun": "speech begun by {worker}", "speech-done": "{seconds} s of speech by {worker}",
+  "speech-failed": "speech failed", "speech-cancelled": "speech cancelled at {worker}", "job-running": "job {id}: {done} of {total}",
+  "job-done": "job {id} done: {total} lines", "job-failed": "job {id} failed", "job-cancelled": "job {id} cancelled",
+  "no-mic": "No microphone: {why}", "confirm-remove": "Remove the voice “{name}”?",
+  "confirm-forget": "Forget all that was spoken in this browser?", "no-history": "This browser keeps no history.", spoken: "Speech: {text}",
+  key: "This server wants an API key:", "key-again": "That is no API key. A key has only letters, digits and _ . -:",
+  blank: "Type what is to be said.", "too-long": "The text has {count} characters, too many to be said at once. Divide it.",
+  broken: "The connection broke off; the speech is not whole.", unreachable: "The server cannot be reached.",
+  "voice-gone": "The voice “{voice}” is gone. Choose another.", "engine-gone": "The engine “{engine}” is gone. Choose another.",
+};
