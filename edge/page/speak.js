@@ -92,9 +92,10 @@ async function speak(wish) {
     turn++;
     bars = peaks;
     last = { wish, blob, engine: response.headers.get("X-Voicebus-Engine") ?? "" };
+    // Kept before it is called done: whoever looks at the history then finds it. A browser that keeps none has
+    // spoken all the same.
+    await history.keep({ ...last, seconds }).catch(() => {});
     tell($("said"), "done", { seconds: seconds.toFixed(1), engine: last.engine, first: Math.round(first) });
-    // A browser that keeps no history has spoken all the same.
-    history.keep({ ...last, seconds }).catch(() => {});
   } catch (error) {
     player.quiet();
     if (signal.aborted) tell($("said"), "stopped");

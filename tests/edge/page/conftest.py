@@ -40,7 +40,7 @@ QUIET = (
 PACE = {"seconds_per_char": 0.03, "realtime_factor": 0.8}
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bus, EdgeProcess]]:
     store = {"voices": {"path": str(tmp_path_factory.mktemp("voices"))}}
     config = {"broker": {"default_engine": "tone"}, **store}
@@ -51,7 +51,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bus, EdgeP
         yield bus, edge
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
