@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import suppress
-from copy import copy
 from itertools import islice
 from types import TracebackType
 from typing import Any
@@ -18,7 +17,7 @@ from ..common.errors import BadRequest, BrokerUnreachable
 from ..common.text import Piece
 from .face import Face, add_jobs, add_page, answer_of, asked_in_vain, fetch_task
 from .reading import Carrier, Reading, joined, speech_of
-from .request import Manner, Naming, Options, Packer, check_state, job_bytes
+from .request import Manner, Naming, Options, check_state, job_bytes
 from .speech import Chunk, Result, Speech
 from .task import Task
 from .window import Window
@@ -137,15 +136,6 @@ class AsyncClient(Face):
 
     It may be made before the event loop runs. Use it as an asynchronous context manager.
     """
-
-    def as_tenant(self, tenant: str) -> AsyncClient:
-        """This client for another tenant: the same connection, and another share of the bus.
-
-        It lasts as long as this one, and needs no closing.
-        """
-        other = copy(self)
-        other._packer = Packer(tenant)
-        return other
 
     async def say(
         self,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import msgspec
 
@@ -89,6 +90,8 @@ class Face:
         self._deadline_s = deadline_s
         self._connect_timeout_s = connect_timeout_s
         self._packer = Packer(tenant)
+        self._origin: Face | None = None
+        "Whose connection this is: dropped, it would close."
         self._limits = Limits()
         self._limits_until = -inf
         self._link = Link(
@@ -96,6 +99,16 @@ class Face:
         )
         # A client that is dropped, or still open when the program ends, leaves as one that is closed.
         weakref.finalize(self, self._link.close)
+
+    def as_tenant(self, tenant: str) -> Self:
+        """This client for another tenant: the same connection, and another share of the bus.
+
+        It is closed with this one, and needs no closing of its own.
+        """
+        other = copy(self)
+        other._packer = Packer(tenant)
+        other._origin = self
+        return other
 
     # -- tasks --------------------------------------------------------------------------------------
 

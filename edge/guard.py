@@ -31,14 +31,12 @@ class Gate:
         self._most_an_address = most_an_address
         self._many_behind = many_behind
         self.open = 0
-        self.refused = 0
         self._by_address: Counter[str] = Counter()
 
     def enter(self, address: str) -> bool:
         """Whether one more may come; each True asks for one `leave`."""
         crowded = self._by_address[address] >= self._most_an_address and not self._many_behind(address)
         if self.open >= self._most or crowded:
-            self.refused += 1
             return False
         self.open += 1
         self._by_address[address] += 1

@@ -6,11 +6,13 @@ Reference: daswer123/xtts-api-server's README and its `server.py`. A speaker is 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from ..common.errors import BrokerUnreachable, BusError
 from .encoders import OPENAI_OUTPUTS
 from .fields import Language, Text
 from .openai import SPEAKING_ERRORS
@@ -109,7 +111,13 @@ class SillyTavern:
             *speaking,
             _listing("/speakers_list", self.names, "List speakers' names", list[str]),
             _listing("/speakers", self.speakers, "List speakers", list[dict[str, str]]),
-            _listing("/languages", self.languages, "List languages", dict[str, dict[str, str]]),
+            _listing(
+                "/languages",
+                self.languages,
+                "List languages",
+                dict[str, dict[str, str]],
+                (BrokerUnreachable,),
+            ),
             Route(
                 "POST",
                 "/set_tts_settings",
@@ -154,8 +162,10 @@ class SillyTavern:
         )
 
     async def languages(self, request: web.Request) -> web.Response:
-        """GET /languages."""
-        return respond({"languages": LANGUAGES})
+        """GET /languages: of those that these clients know, what some engine here speaks."""
+        engines = (await self._service.engines()).values()
+        spoken = [tag for engine in engines for tag in engine.get("languages") or ()]
+        return respond({"languages": named(spoken)})
 
     async def settings(self, request: web.Request) -> web.Response:
         """POST /set_tts_settings."""
@@ -163,5 +173,13 @@ class SillyTavern:
         return respond({"message": "taken, and not followed: settings hold for one request here"})
 
 
-def _listing(path: str, handler: Any, about: str, kind: Any) -> Route:
-    return Route("GET", path, handler, about, "SillyTavern", (Answer(f"{about}.", (JSON,), kind),))
+def named(tags: Iterable[str]) -> dict[str, str]:
+    """Those of an XTTS's languages that are among these, by the names it gives them."""
+    spoken = {tag.partition("-")[0] for tag in tags}
+    return {name: tag for name, tag in LANGUAGES.items() if tag.partition("-")[0] in spoken}
+
+
+def _listing(
+    path: str, handler: Any, about: str, kind: Any, errors: tuple[type[BusError], ...] = ()
+) -> Route:
+    return Route("GET", path, handler, about, "SillyTavern", (Answer(f"{about}.", (JSON,), kind),), errors)

@@ -65,7 +65,9 @@ class NewVoice(Struct, frozen=True):
     """A recording of somebody who agreed."""
 
     name: Annotated[str, Meta(min_length=1, max_length=200)]
-    audio_sample: Annotated[bytes, Meta(description="WAV, FLAC, MP3 or Ogg, 10 MiB at most.")]
+    audio_sample: Annotated[
+        bytes, Meta(description="WAV, FLAC, MP3 or Ogg, of edge.max_sample_bytes at most.")
+    ]
     consent: Annotated[
         str,
         Meta(min_length=1, max_length=2000, description="Whose voice it is, and how they agreed, in words."),

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from tests.edge.conftest import Speaker
+from voicebus.edge.sillytavern import LANGUAGES, named
 
 if TYPE_CHECKING:
     from voicebus.common.audio import Pcm
@@ -35,7 +36,8 @@ def test_what_can_be_chosen(http: httpx.Client) -> None:
     assert {"amber", "basil"} <= set(http.get("/speakers_list").json())
     speaker = next(found for found in http.get("/speakers").json() if found["voice_id"] == "amber")
     assert http.get(speaker["preview_url"]).headers["content-type"] == "audio/wav"
-    assert http.get("/languages").json()["languages"]["English"] == "en"
+    assert http.get("/languages").json() == {"languages": LANGUAGES}, "tone speaks them all"
+    assert named(["en-us", "zh", "eo"]) == {"Chinese": "zh-cn", "English": "en"}
 
 
 def test_settings_are_taken_and_change_nobody_s_speech(http: httpx.Client, spoken: Speaker) -> None:
