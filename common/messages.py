@@ -8,6 +8,7 @@ and ranges in the same step; anything else is a `ProtocolError` that names the f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
@@ -17,14 +18,21 @@ from msgspec import Meta, Struct
 from .errors import BusError, ProtocolError, error_from_code
 from .wire import MAX_HEADER_BYTES
 
-VOICE_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+END: Final = r"$(?!\n)"
+"""The end, to Python and to JSON schema alike: Python's `$` alone lets a newline stand behind it."""
+VOICE_PATTERN: Final = rf"^[a-z0-9][a-z0-9_-]{{0,63}}{END}"
+PRINTABLE_PATTERN: Final = (
+    r"^[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]*" + END
+)
+"""Nothing that moves a cursor, ends a line or turns the direction of writing: names are shown and logged."""
 
-Name = Annotated[str, Meta(max_length=128)]
-"A worker's or engine's name."
-LANGUAGE_PATTERN: Final = r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?$"
+Name = Annotated[str, Meta(max_length=128, pattern=PRINTABLE_PATTERN)]
+"A worker's, an engine's or a tenant's name."
+FullName = Annotated[str, Meta(min_length=1, max_length=128, pattern=PRINTABLE_PATTERN)]
+LANGUAGE_PATTERN: Final = r"^([A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*)?" + END
 """A BCP 47 tag, or none."""
 VoiceId = Annotated[str, Meta(pattern=VOICE_PATTERN)]
-Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$", max_length=35)]
+Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*" + END, max_length=35)]
 Count = Annotated[int, Meta(ge=0, le=2**31)]
 
 
@@ -45,9 +53,9 @@ class Submit(Header, frozen=True):
     """
 
     engine: Name = ""
-    voice: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,63})?$")] = ""
+    voice: Annotated[str, Meta(pattern=r"^([a-z0-9][a-z0-9_-]{0,63})?" + END)] = ""
     language: Annotated[str, Meta(pattern=LANGUAGE_PATTERN, max_length=35)] = ""
-    lane: Annotated[str, Meta(pattern="^(interactive|batch)$")] = "batch"
+    lane: Annotated[str, Meta(pattern="^(interactive|batch)" + END)] = "batch"
     tenant: Name = ""
     characters: Count = 0
     speed: Annotated[float, Meta(ge=0.25, le=4.0)] = 1.0
@@ -97,7 +105,7 @@ class Failed(Header, frozen=True):
 
     code: Name
     message: Annotated[str, Meta(max_length=2000)]
-    retry_after_s: float | None = None
+    retry_after_s: Annotated[float, Meta(ge=0, le=86_400)] | None = None
     history: Annotated[list[Annotated[str, Meta(max_length=300)]], Meta(max_length=16)] = []
 
     def error(self) -> BusError:
@@ -108,9 +116,9 @@ class Failed(Header, frozen=True):
 class Ready(Header, frozen=True):
     """READY: a worker registers. `incarnation` is new with each start: the newest of one id wins."""
 
-    worker: Annotated[str, Meta(min_length=1, max_length=128)]
+    worker: FullName
     incarnation: Annotated[int, Meta(ge=0, le=2**63 - 1)]
-    engine: Annotated[str, Meta(min_length=1, max_length=128)]
+    engine: FullName
     languages: Annotated[list[Language], Meta(max_length=256)]
     slots: Annotated[int, Meta(ge=1, le=MAX_SLOTS)]
     interval_ms: Annotated[int, Meta(ge=50, le=60_000)]
@@ -140,7 +148,7 @@ class Heartbeat(Header, frozen=True):
     progressed: Annotated[
         list[Annotated[bytes, Meta(min_length=16, max_length=16)]], Meta(max_length=256)
     ] = []
-    stats: dict[Annotated[str, Meta(max_length=64)], int | float | str] = {}
+    stats: dict[Annotated[str, Meta(max_length=64, pattern=PRINTABLE_PATTERN)], int | float | Name] = {}
 
 
 class Admin(Header, frozen=True):
@@ -162,6 +170,8 @@ class AdminReply(Header, frozen=True):
 
 HeaderT = TypeVar("HeaderT", bound=Header)
 
+_PATTERN: Final = re.compile(r"matching regex '.*'(?= - at |$)")
+_PLACE: Final = re.compile(r"`\$\[(\d+)\](.*?)`$")
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type[Header], msgspec.msgpack.Decoder[Any]] = {
     cls: msgspec.msgpack.Decoder(cls)
@@ -186,7 +196,13 @@ def decode(data: bytes | memoryview, cls: type[HeaderT]) -> HeaderT:
     try:
         return _decoders[cls].decode(data)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"bad {cls.__name__} header: {error}") from None
+        raise ProtocolError(f"bad {cls.__name__} header: {_said(str(error), cls)}") from None
+
+
+def _said(words: str, cls: type[Header]) -> str:
+    """msgspec's sentence with the field's name for its place, and without the pattern it does not match."""
+    words = _PATTERN.sub("of its form", words)
+    return _PLACE.sub(lambda found: f"`{cls.__struct_fields__[int(found[1])]}{found[2]}`", words)
 
 
 _MOST_KNOWN: Final = 4096

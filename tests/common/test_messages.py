@@ -107,3 +107,25 @@ def test_an_error_travels_whole() -> None:
     assert (error.message, error.retry_after_s, error.retryable) == ("slow down", 2.5, True)
     assert isinstance(m.Failed("unknown_voice", "x").error(), UnknownVoice)
     assert m.Failed("from_the_future", "x").error().message == "[from_the_future] x"
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        (("", "amber\n"), "voice"),
+        (("", "", "en\n"), "language"),
+        (("", "", "", "batch\n"), "lane"),
+        (("kokoro\n2026-11-26 error forged line",), "engine"),
+        (("", "", "", "batch", "\x1b[2J"), "tenant"),
+        (("", "", "", "batch", "a\u202eb"), "tenant"),
+        (("", "", "", "batch", "a\u2028b"), "tenant"),
+    ],
+)
+def test_a_name_holds_nothing_that_moves_a_cursor_or_ends_a_line(fields: tuple[str, ...], named: str) -> None:
+    """Caught: Python's `$` lets a newline stand behind it, so "amber\\n" was a voice and went into logs."""
+    with pytest.raises(ProtocolError, match=f"at `{named}`"):
+        m.decode(pack(list(fields)), m.Submit)
+
+
+def test_names_may_be_of_any_script() -> None:
+    assert m.decode(pack(["Ünï 语音 صوت"]), m.Submit).engine == "Ünï 语音 صوت"
