@@ -29,7 +29,7 @@ from ..common.errors import (
     ProtocolError,
     StorageError,
 )
-from ..common.messages import Failed, Submit, decode, encode, failed
+from ..common.messages import Done, Failed, Started, Submit, decode, encode, failed
 from .entries import Audio, Dropped, Ended, Entered, Entry, Fetched, Lost, Page, Read, Recovered, Rewound
 from .ledger import Ledger
 from .results import LARGEST_PAGE_BYTES, send_page, whole_answer
@@ -334,7 +334,15 @@ class Durables:
                 log.warning("job=%s in the journal is dropped: %s", job.job.hex(), error)
                 self.to_journal.append(Dropped(job.job))
                 continue
-            if job.state == "queued":
+            damage = _damage(job)
+            if damage:
+                log.warning("job=%s its answer in the journal cannot be read: %s", job.job.hex(), damage)
+            if job.state == "done" and damage:
+                # It was promised, and its text is here: it begins anew, and so do its row and its audio.
+                self.to_journal += (
+                    Entered(job.job, job.header, job.text, job.budget_s, job.entered_at), Rewound(job.job, 0)
+                )  # fmt: skip
+            if job.state == "queued" or (job.state == "done" and damage):
                 elapsed_s = min(job.budget_s, max(0.0, wall - job.entered_at))
                 revive(job, submit, now + job.budget_s - elapsed_s)
                 continue
@@ -342,11 +350,25 @@ class Durables:
             kept = Kept(
                 job.job, job.state, digest(job.header, job.text),
                 submit.engine or self._settings.default_engine, submit.voice, submit.tenant,
-                submit.lane, submit.characters, job.attempt, job.audio_bytes, job.chunks, job.answer,
-                now - ended_s, fetched=bool(job.fetched_at),
+                submit.lane, submit.characters, job.attempt, job.audio_bytes, job.chunks,
+                encode(failed(StorageError(damage))) if damage else job.answer, now - ended_s,
+                fetched=bool(job.fetched_at),
             )  # fmt: skip
             (self.fetched if kept.fetched else self.ended)[job.job] = kept
             self.audio_bytes += job.audio_bytes
+
+
+def _damage(job: Recovered) -> str:
+    """What is wrong with an ended job's answer: the database has no checksum that would have told."""
+    try:
+        if job.state == "done":
+            decode(job.started, Started)
+            decode(job.answer, Done)
+        elif job.state != "queued":
+            decode(job.answer, Failed)
+    except ProtocolError as error:
+        return error.message
+    return ""
 
 
 def lookup(durables: Durables, job_id: bytes) -> Kept | None:

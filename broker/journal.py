@@ -17,11 +17,13 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from ..common.errors import BusError, ConfigError, StorageError, UnknownJob
+from ..common.wire import JOB_ID_BYTES, MAX_PAYLOAD_BYTES
 from .entries import Audio, Dropped, Ended, Entered, Entry, Fetched, Lost, Page, Read, Recovered, Rewound
 from .spool import Index, Spool
 
@@ -51,8 +53,34 @@ _COLUMNS: Final = (
     "job, header, text, budget_s, entered_at, state, attempt, losses, history, started, answer, ended_at,"
     " fetched_at, chunks"
 )
+_Id = Annotated[bytes, Meta(min_length=JOB_ID_BYTES, max_length=JOB_ID_BYTES)]
+_Seconds = Annotated[float, Meta(ge=0, le=1e11)]
+_Short = Annotated[int, Meta(ge=0, le=2**16 - 1)]
+_Long = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+_Size = Annotated[int, Meta(ge=0, le=MAX_PAYLOAD_BYTES)]
+
+
+class _Row(msgspec.Struct, array_like=True, frozen=True):
+    """A row as it must be. SQLite itself keeps anything in any column, and no checksum of a page."""
+
+    job: _Id
+    header: bytes
+    text: bytes
+    budget_s: _Seconds
+    entered_at: _Seconds
+    state: Literal["queued", "done", "failed", "cancelled"]
+    attempt: _Short
+    losses: _Short
+    history: bytes
+    started: bytes
+    answer: bytes
+    ended_at: _Seconds
+    fetched_at: _Seconds
+    chunks: bytes
+
+
 _pack = msgspec.msgpack.Encoder().encode
-_unpack_index = msgspec.msgpack.Decoder(list[tuple[int, int, int]]).decode
+_unpack_index = msgspec.msgpack.Decoder(list[tuple[_Long, _Short, _Size]]).decode
 _unpack_history = msgspec.msgpack.Decoder(list[str]).decode
 
 
@@ -79,7 +107,7 @@ class Journal:
             self._take()
             self._db = self._connect()
             return self._recover()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
             self.close()
             raise StorageError(f"the journal in {self._folder} cannot be opened: {error}") from None
 
@@ -119,7 +147,7 @@ class Journal:
             if sound == "ok":
                 _prepare(db)
                 return db
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if isinstance(error, sqlite3.OperationalError) and "malformed" not in str(error):
                 raise
             sound = str(error)
@@ -163,23 +191,32 @@ class Journal:
         self._spool.open(job.job for job in found if job.state == "done")
         return found
 
-    def _recovered(self, row: Sequence[Any]) -> Recovered:
-        job, header, text, budget_s, entered_at, state, attempt, losses, packed, *rest = row
-        history = tuple(_unpack_history(packed))
-        *answer, packed = rest
-        index = _unpack_index(packed)
+    def _recovered(self, cells: Sequence[Any]) -> Recovered:
+        row = msgspec.convert(cells, _Row)
+        history = tuple(_unpack_history(row.history))
+        index = _unpack_index(row.chunks)
         size_bytes = sum(size for _, _, size in index)
+        state: str = row.state
         if state == "done":
-            path = self._spool.path(job)
+            path = self._spool.path(row.job)
             if not path.is_file() or path.stat().st_size < size_bytes:
-                log.warning("job=%s its audio is not whole: it will be spoken again", job.hex())
+                log.warning("job=%s its audio is not whole: it will be spoken again", row.job.hex())
                 state = "queued"
-        whole = Recovered(job, header, text, budget_s, entered_at, state, attempt, losses, history)
+        whole = Recovered(
+            row.job,
+            row.header,
+            row.text,
+            row.budget_s,
+            row.entered_at,
+            state,
+            row.attempt,
+            row.losses,
+            history,
+        )
         if state == "queued":
             return whole
-        started, answer, ended_at, fetched_at = answer
         return replace(
-            whole, started=started, answer=answer, ended_at=ended_at, fetched_at=fetched_at,
+            whole, started=row.started, answer=row.answer, ended_at=row.ended_at, fetched_at=row.fetched_at,
             chunks=len(index), audio_bytes=size_bytes,
         )  # fmt: skip
 
@@ -310,7 +347,14 @@ class Journal:
 
 def _database(path: Path) -> sqlite3.Connection:
     # Used by the scribe's thread, opened before it starts: never by two at once.
-    return sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
+    db.text_factory = _text
+    return db
+
+
+def _text(data: bytes) -> str:
+    """Damaged text is read as such: its row is left out, and not the whole journal."""
+    return data.decode("utf-8", "replace")
 
 
 def _prepare(db: sqlite3.Connection) -> None:
@@ -329,7 +373,7 @@ def _readable(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
                 if row[0] in rows and order == "DESC":
                     break
                 rows[row[0]] = row
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             log.debug("reading the damaged journal stopped: %s", error)
     return list(rows.values())
 

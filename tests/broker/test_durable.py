@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.broker.model import DONE, Bus
+from tests.broker.model import DONE, STARTED, Bus
 from voicebus.broker.entries import (
     Audio,
     Dropped,
@@ -172,7 +172,8 @@ def test_recovery_takes_up_what_waited_and_answers_for_what_had_ended() -> None:
     bus = Written()
     header = encode(Submit("tone", durable=True))
     waited = Recovered(bytes(15) + b"1", header, b"hi", 100.0, 5000.0, "queued", 2, 2, ("one", "two"))
-    ended = Recovered(bytes(15) + b"2", header, b"hi", 100.0, 5000.0, "done", answer=DONE, ended_at=5010.0)
+    ended = Recovered(bytes(15) + b"2", header, b"hi", 100.0, 5000.0, "done", 1, started=STARTED,
+                      answer=DONE, ended_at=5010.0)  # fmt: skip
     torn = Recovered(bytes(15) + b"3", b"\xc1", b"hi", 100.0, 5000.0, "queued")
     bus.core.durables.wall_offset = 5050.0 - bus.now
     bus.core.recover([waited, ended, torn], bus.now)
@@ -283,6 +284,28 @@ def test_a_watcher_is_told_of_a_failure_once() -> None:
 def test_a_job_of_the_default_engine_still_names_it_after_a_restart() -> None:
     header = encode(Submit(durable=True))
     bus = Written()
-    found = Recovered(bytes(16), header, b"hi", 60.0, 0.0, "done", started=b"s", answer=DONE, ended_at=1.0)
+    found = Recovered(bytes(16), header, b"hi", 60.0, 0.0, "done", started=STARTED, answer=DONE, ended_at=1.0)
     bus.core.recover([found], bus.now)
     assert bus.core.durables.ended[bytes(16)].engine == "tone"
+
+
+def test_a_damaged_answer_in_the_journal_is_no_answer() -> None:
+    """Nothing in the database has a checksum. A client was sent what it cannot read, and waited for ever."""
+    header = encode(Submit("tone", durable=True))
+    spoken, failed = bytes(15) + b"1", bytes(15) + b"2"
+    bus = Written()
+    bus.core.durables.wall_offset = 5.0 - bus.now
+    bus.core.recover(
+        [
+            Recovered(spoken, header, b"hi", 60.0, 5.0, "done", 1, started=STARTED, answer=b"\xc1"),
+            Recovered(failed, header, b"hi", 60.0, 5.0, "failed", 1, answer=DONE),
+        ],
+        bus.now,
+    )
+    assert bus.write() == [Entered(spoken, header, b"hi", 60.0, 5.0), Rewound(spoken, 0)], "it begins anew"
+    bus.ready(b"w")
+    (key,) = bus.given(b"w")
+    assert key[:16] == spoken
+    bus.fetch(failed, b"f")
+    assert bus.answer(failed, b"f") == "storage_error"
+    bus.core.check_invariants()

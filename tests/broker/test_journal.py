@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -346,3 +347,44 @@ def test_a_bug_in_the_journal_is_an_answer_and_no_silence(journal: Journal) -> N
     assert woken.wait(10)
     assert isinstance(scribe.take()[0][1], StorageError)
     assert scribe.close(10)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("job", "words"), ("job", b"short"), ("header", 1), ("text", "words"), ("state", "asleep"),
+        ("attempt", -1), ("attempt", "two"), ("losses", 2**40), ("entered_at", float("inf")),
+        ("budget_s", "long"), ("history", b"\xc1"),
+        ("chunks", b"\x91\x93\x00\x00\xff"), ("chunks", b"\x91\x93\x00\xce\xff\xff\xff\xff\x01"),
+    ],
+)  # fmt: skip
+def test_a_row_that_says_nonsense_is_left_out_alone(
+    journal: Journal, tmp_path: Path, column: str, value: object
+) -> None:
+    """SQLite keeps anything in any column: such a row brought the broker's start down, or was believed."""
+    assert journal.write([*spoken(1, b"one!"), *spoken(2, b"two!")]) == [None] * 6
+    journal.close()
+    db = sqlite3.connect(tmp_path / "state" / DATABASE)
+    with db:
+        db.execute(f"UPDATE jobs SET {column}=? WHERE job=?", (value, job_id(2)))
+    db.close()
+    journal = again(journal, tmp_path)
+    assert [found.job for found in journal.open()] == [job_id(1)]
+    journal.close()
+
+
+def test_damage_that_sqlite_quotes_is_no_crash(journal: Journal, tmp_path: Path) -> None:
+    """Its words on a damaged schema hold the damaged bytes, which Python could not decode."""
+    assert journal.write(spoken(1, b"one!")) == [None] * 3
+    journal.close()
+    db = sqlite3.connect(tmp_path / "state" / DATABASE)
+    with db:
+        db.execute("PRAGMA writable_schema=1")
+        db.execute(
+            "UPDATE sqlite_schema SET name=CAST(x'ffd4' AS TEXT), sql='CREATE TABLE jobs(' WHERE type='table'"
+        )
+    db.close()
+    journal = again(journal, tmp_path)
+    with suppress(StorageError):
+        journal.open()
+    journal.close()
