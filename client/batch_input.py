@@ -89,7 +89,7 @@ def _jsonl(name: str, content: str) -> Rows:
             continue
         try:
             value: object = json.loads(row)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{name} line {place}: not valid JSON: {error}") from None
         if isinstance(value, str):
             yield place, {"text": value}
@@ -132,6 +132,6 @@ def _speed(where: str, value: object) -> float | None:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     raise ConfigError(f"{where}: its `speed` is not a number: {value!r}")

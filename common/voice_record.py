@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import ConfigError
+from .yaml_reading import read_yaml
 
 ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 "What a voice's id looks like; everything else is refused before it gets near a path."
@@ -58,19 +59,17 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 def parse_record(id: str, data: bytes) -> Voice:
     """Read the bytes of a voice.yaml. Raises `ConfigError` naming the voice and the field that is wrong."""
-    import yaml
-
     if len(data) > MAX_RECORD_BYTES:
         raise ConfigError(
             f"voice.yaml of voice {id!r} is larger than {MAX_RECORD_BYTES} bytes: mend or remove it"
         )
     try:
-        raw: Any = yaml.safe_load(data)
+        raw: Any = read_yaml(data)
         if isinstance(raw, dict):
             # A date without quotes is a date to YAML and words to us.
             raw = {key: _dated(value) for key, value in raw.items()}  # pyright: ignore[reportUnknownVariableType]
         record = msgspec.convert(raw, _Record)
-    except (yaml.YAMLError, msgspec.ValidationError, RecursionError, ValueError) as error:
+    except (msgspec.ValidationError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
         raise ConfigError(f"voice.yaml of voice {id!r} is wrong ({why}): mend or remove it") from None
     return Voice(id=id, **msgspec.structs.asdict(record))

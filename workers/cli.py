@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..common.errors import BadRequest, BusError, ConfigError, EngineError
+from ..common.yaml_reading import read_yaml
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -169,14 +170,12 @@ def _reachable(backend: str) -> str:
 
 
 def _setting(pair: str) -> tuple[str, Any]:
-    import yaml
-
     key, equals, value = pair.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set takes KEY=VALUE, not {pair!r}")
     try:
-        return key, yaml.safe_load(value) if value else ""
-    except yaml.YAMLError:
+        return key, read_yaml(value) if value else ""
+    except ValueError:
         raise ConfigError(f"--set {key}: its value is not valid YAML: put it in quotes") from None
 
 

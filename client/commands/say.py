@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...common.errors import BadRequest
+from ...common.yaml_reading import read_yaml
 from .shared import Setting, note, with_setting
 
 if TYPE_CHECKING:
@@ -135,10 +136,8 @@ def options_of(pairs: tuple[str, ...]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise click.UsageError(f"--option takes KEY=VALUE, not {pair!r}")
-        import yaml
-
         try:
-            options[key] = yaml.safe_load(value) if value else ""
-        except yaml.YAMLError:
+            options[key] = read_yaml(value) if value else ""
+        except ValueError:
             raise click.UsageError(f"--option {key}: its value is not valid YAML: put it in quotes") from None
     return options

@@ -136,6 +136,9 @@ def test_jsonl_has_objects_or_strings(tmp_path: Path) -> None:
         ("a.jsonl", '{"voice": "x"}', "`text`"),
         ("a.jsonl", '{"text": "x", "voice": 3}', "`voice`"),
         ("a.jsonl", "[1]", "expected an object"),
+        # Found by fuzzing: each was a traceback.
+        ("a.jsonl", '"x"\n' + "[" * 5000, "line 2: not valid JSON"),
+        ("a.jsonl", '{"text": "x", "speed": 1' + "0" * 400 + "}", "`speed`"),
     ],
 )
 def test_a_mistake_in_the_input_is_told_with_its_line(
