@@ -11,18 +11,20 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct, field
 
 from .errors import ConfigError
 from .messages import VOICE_PATTERN
+from .yaml_reading import read_yaml
 
 DEFAULT_FILE: Final = "config.yaml"
 ENV_PREFIX: Final = "VOICEBUS_"
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 
+S = TypeVar("S", bound=Struct)
 Strategy = Literal["lru", "round_robin", "least_load", "random"]
 Endpoint = Annotated[str, Meta(pattern=r"^(tcp|ipc|inproc)://.+$")]
 Positive = Annotated[float, Meta(gt=0, le=86_400)]
@@ -123,7 +125,11 @@ class Edge(Struct, frozen=True, forbid_unknown_fields=True):
     allow_without_keys: bool = False
     "True lets the edge listen beyond loopback without keys."
     certificate: str | None = None
+    "PEM, with its chain; files that are renewed are taken up without a restart."
     certificate_key: str | None = None
+    "PEM, not encrypted; None: it is in the certificate's file."
+    hsts_max_age_s: Annotated[int, Meta(ge=0, le=315_360_000)] = 31_536_000
+    "With a certificate, for how long browsers keep to HTTPS; 0 has them forget it."
     default_models: tuple[str, ...] = (
         "tts-1",
         "tts-1-hd",
@@ -170,9 +176,16 @@ class Logging(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Security(Struct, frozen=True, forbid_unknown_fields=True):
-    """Who may reach the bus."""
+    """Who may reach the bus, and what is written down of those who did."""
 
+    keys: Annotated[str, Meta(min_length=1)] | None = None
+    "Folder of `vc keys`; None: the bus is as open as its addresses."
+    key: Annotated[str, Meta(min_length=1)] | None = None
+    "The key that this process shows to brokers; None: the folder's one for its role."
     allow_insecure_bind: bool = False
+    "True lets the broker listen beyond loopback without keys."
+    audit: Annotated[str, Meta(min_length=1)] | None = "state/audit.jsonl"
+    "File of who added or removed a voice or an API key; None: none is kept."
 
 
 def _default_workers() -> dict[str, Worker]:
@@ -211,16 +224,14 @@ def load_config(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    import yaml
-
     try:
         if file.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{file}: larger than {MAX_CONFIG_BYTES:,} bytes, this is no configuration")
-        raw: object = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw: object = read_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ConfigError(f"{file}: not valid YAML: {error}") from None
     if raw is None:
         return {}
     if not isinstance(raw, dict):
@@ -230,8 +241,6 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
     """Lay VOICEBUS_SECTION__KEY[__KEY…] over the file; names without `__` are not ours to judge."""
-    import yaml
-
     for name in sorted(environ):
         if not name.startswith(ENV_PREFIX) or "__" not in name:
             continue
@@ -243,8 +252,8 @@ def _apply_environment(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
                 raise ConfigError(f"{name}: `{parent}` is not a section")
             node = cast("dict[str, Any]", child)
         try:
-            node[last] = yaml.safe_load(environ[name])
-        except yaml.YAMLError:
+            node[last] = read_yaml(environ[name])
+        except ValueError:
             raise ConfigError(f"{name}: its value is not valid YAML") from None
 
 
@@ -291,12 +300,18 @@ def _anchor(config: Config, folder: Path) -> Config:
     broker, edge, voices, logging = config.broker, config.edge, config.voices, config.logging
     if broker.journal is not None:
         broker = replace(broker, journal=str((folder / broker.journal).absolute()))
-    files = {name: getattr(edge, name) for name in ("jobs", "api_keys", "certificate", "certificate_key")}
-    edge = replace(
-        edge, **{name: str((folder / file).absolute()) for name, file in files.items() if file is not None}
-    )
+    edge = _anchored(edge, folder, "jobs", "api_keys", "certificate", "certificate_key")
+    security = _anchored(config.security, folder, "keys", "key", "audit")
     if "://" not in voices.path:
         voices = replace(voices, path=str((folder / voices.path).absolute()))
     if logging.file:
         logging = replace(logging, file=str((folder / logging.file).absolute()))
-    return replace(config, broker=broker, edge=edge, voices=voices, logging=logging)
+    return replace(config, broker=broker, edge=edge, voices=voices, logging=logging, security=security)
+
+
+def _anchored(section: S, folder: Path, *names: str) -> S:
+    found = {name: getattr(section, name) for name in names}
+    return msgspec.structs.replace(
+        section,
+        **{name: str((folder / file).absolute()) for name, file in found.items() if file is not None},
+    )
