@@ -8,7 +8,7 @@ LOCKED := pip install --quiet --require-hashes --no-deps --no-build-isolation
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-engines test-edge test-gpu check format bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos soak soak-mutations models clean
+.PHONY: demo test test-engines test-edge test-gpu check format audit lock bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos soak soak-mutations models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -31,6 +31,12 @@ check: $(VENV)/check.stamp  ## format, lint, strict types
 	$(BIN)/ruff check .
 	@mkdir -p .cache/types && ln -sfn ../.. .cache/types/voicebus
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+audit: $(VENV)/test.stamp  ## is a pinned release known to be vulnerable? Says so too where no advisory database can be reached
+	$(BIN)/python -m requirements.audit
+
+lock: $(VENV)/check.stamp  ## write the locks anew from setup.cfg: make lock UPGRADE=1 takes new releases
+	$(BIN)/python -m requirements.lock $(if $(UPGRADE),--upgrade)
 
 format: $(VENV)/check.stamp  ## rewrite to the project's format
 	$(BIN)/ruff check --fix .

@@ -108,6 +108,12 @@ def direct(extras: tuple[str, ...]) -> list[str]:
     return sorted({line for group in groups for line in _lines(group)})
 
 
+def pinned_by_version() -> list[Pin]:
+    """What no lock can hold: the builds of PyTorch that the Makefile installs."""
+    pins = re.findall(r"\b(torch\w*)==(\S+)", (FOLDER.parent / "Makefile").read_text())
+    return [Pin(name, version, None, (), ()) for name, version in sorted(set(pins))]
+
+
 def parse(text: str) -> Iterator[Pin]:
     """Read a lock as the resolver writes it."""
     for entry in re.split(r"\n(?=[A-Za-z0-9])", _without_header(text)):
