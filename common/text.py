@@ -3,7 +3,8 @@
 Sentence borders come from sentencex, which knows abbreviations, URLs and scripts. A sentence above the
 limit is cut at the last clause mark that fits, else at the last space, else before the last whole character.
 Pieces keep their white space, so that joining them gives the text back unchanged; nothing is lost
-or said twice. Pure functions: the same text is always cut alike.
+or said twice. Pure functions: the same text is always cut alike. Texts come from strangers, so the time taken
+grows with a text's length and no faster, whatever stands in it.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import accumulate
 from typing import Final
 
 SENTENCE_PAUSE_S: Final = 0.12
 PARAGRAPH_PAUSE_S: Final = 0.45
 """On top of the quiet that engines leave at the end of a sentence."""
 
-_PARAGRAPH = re.compile(r"(?:[^\S\n]*\n){2,}\s*|\u2029\s*")
+MAX_SEGMENTED_CHARS: Final = 8_000
+"""What sentencex is given at once: brackets that are opened and never closed cost it the square of that."""
+
+_PARAGRAPH_MARK: Final = "\u2029"
 _CLAUSE = re.compile(
     r"[,;:\u060c\u061b\u00b7\u2013\u2026)](?=\s|$)|[\u3001\uff0c\uff1b\uff1a\u060c\u061b\u2014]"
 )
 """ASCII marks only before a space, or numbers and addresses would be cut; marks of other scripts anywhere."""
 _ENDS = ".!?\u2026\u3002\uff01\uff1f\uff0e\u061f\u06d4\u0964\u0965"
-_ENDS_INSIDE = re.compile(rf"[{_ENDS}\n](?!\s*$)")
+_END = re.compile(rf"[{_ENDS}\n]")
 _CLOSING: Final = "\"')]}\u00bb\u201d\u2019\u300d\u300f"
 _SPACE = re.compile(r"\s+")
+_WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
 _SCRIPTS: Final = (
     ("ja", re.compile(r"[\u3040-\u30ff]")),
     ("zh", re.compile(r"[\u3400-\u9fff]")),
@@ -76,7 +82,12 @@ def _paragraphs(text: str) -> list[str]:
     """Non-blank paragraphs, each with the blank lines after it; leading white space joins the first."""
     found: list[str] = []
     start = 0
-    for border in _PARAGRAPH.finditer(text):
+    # Whole runs of space and then a look inside: a pattern for "two line ends" would search each run again
+    # from each of its spaces.
+    for border in _SPACE.finditer(text):
+        inside = border[0]
+        if inside.count("\n") < 2 and _PARAGRAPH_MARK not in inside:
+            continue
         if text[start : border.start()].strip():
             found.append(text[start : border.end()])
             start = border.end()
@@ -88,26 +99,59 @@ def _paragraphs(text: str) -> list[str]:
     return found
 
 
-def _sentences(paragraph: str, language: str) -> list[str]:
-    if not _ENDS_INSIDE.search(paragraph):
-        return [paragraph]
+def sentences(paragraph: str, language: str) -> list[str]:
+    """Cut a paragraph into sentences, white space included; joined they are the paragraph again.
+
+    `language` is a BCP 47 tag, empty to go by the script.
+    """
+    rules = language.split("-")[0].lower() or _guess(paragraph)
+    found: list[str] = []
+    rest = ""
+    for start in range(0, len(paragraph), MAX_SEGMENTED_CHARS):
+        window = rest + paragraph[start : start + MAX_SEGMENTED_CHARS]
+        parts = _segmented(rules, window)
+        # The last may go on behind the window. One that is longer than that is cut: no engine could speak
+        # it whole.
+        rest = parts.pop() if len(parts[-1]) < MAX_SEGMENTED_CHARS else ""
+        found += parts
+    return [*found, rest] if rest else found
+
+
+def _segmented(rules: str, window: str) -> list[str]:
+    """What sentencex makes of a text, cut out of that text by length; all of it as one where it fails."""
     # Imported late: it takes longer than all else here. It carries no types.
     segmenter = import_module("sentencex")
-    found: list[str] = list(segmenter.segment(language.split("-")[0].lower() or _guess(paragraph), paragraph))
+    # It takes any space for one byte: "Plan B\u00a0. And" made it panic.
+    plain = _WIDE_SPACE.sub(" ", window)
+    try:
+        found: list[str] = list(segmenter.segment(rules, plain))
+    except BaseException as error:
+        # A panic in Rust is no `Exception`, so that nobody who only guards against those survives it.
+        if type(error).__name__ != "PanicException":
+            raise
+        return [window]
     # The contract of this module outlives any release of the library below it.
-    if "".join(found) != paragraph:
+    if "".join(found) != plain:
+        return [window]
+    ends = list(accumulate(map(len, found)))
+    return [window[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _sentences(paragraph: str, language: str) -> list[str]:
+    spoken = paragraph.rstrip()
+    if not _END.search(spoken, 0, len(spoken) - 1):
         return [paragraph]
-    sentences: list[str] = []
+    kept: list[str] = []
     lead = ""
-    for sentence in found:
+    for sentence in sentences(paragraph, language):
         if sentence.strip():
-            sentences.append(lead + sentence)
+            kept.append(lead + sentence)
             lead = ""
-        elif sentences:
-            sentences[-1] += sentence
+        elif kept:
+            kept[-1] += sentence
         else:
             lead += sentence
-    return sentences
+    return kept
 
 
 def _guess(text: str) -> str:
@@ -121,17 +165,20 @@ def _guess(text: str) -> str:
 def _fitting(sentence: str, max_chars: int) -> list[str]:
     """Cut one sentence so that each part, white space aside, fits."""
     parts: list[str] = []
-    rest = sentence
-    while len(rest.strip()) > max_chars:
-        lead = len(rest) - len(rest.lstrip())
-        cut = lead + _cut(rest[lead : lead + max_chars + 1], max_chars)
+    end = len(sentence.rstrip())
+    start = 0
+    while True:
+        lead = _SPACE.match(sentence, start)
+        first = lead.end() if lead else start
+        if end - first <= max_chars:
+            parts.append(sentence[start:])
+            return parts
+        cut = first + _cut(sentence[first : first + max_chars + 1], max_chars)
         # The white space after a cut stays with the part before it.
-        after = _SPACE.match(rest, cut)
+        after = _SPACE.match(sentence, cut)
         cut = after.end() if after else cut
-        parts.append(rest[:cut])
-        rest = rest[cut:]
-    parts.append(rest)
-    return parts
+        parts.append(sentence[start:cut])
+        start = cut
 
 
 def _cut(window: str, max_chars: int) -> int:

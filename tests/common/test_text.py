@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voicebus.common.text import PARAGRAPH_PAUSE_S, SENTENCE_PAUSE_S, split
+from voicebus.common.text import MAX_SEGMENTED_CHARS, PARAGRAPH_PAUSE_S, SENTENCE_PAUSE_S, sentences, split
 
 SAMPLES = {
     "english": 'Dr. Smith paid $3.50, i.e. too much. See https://a.org/a.b?c=d. Really? "Yes!" he said. ',
@@ -85,3 +85,53 @@ def test_a_book_is_cut_in_linear_time() -> None:
     pieces = split("word " * 19_999 + "end", max_chars=60)
     assert len(pieces) > 1600
     assert len(split("A short sentence. " * 5000, max_chars=60)) == 5000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        " " * 1_000_000 + "end",
+        "a" + "\n " * 500_000 + "b",
+        "a" + "\n" * 1_000_000,
+        "x" * 1_000_000,
+        "1" * 1_000_000,
+        "e" + "\u0301" * 1_000_000,
+        "\u300ca\u3002" * 100_000,
+        "a! " * 300_000,
+    ],
+    ids=["spaces", "line ends", "a tail", "a word", "digits", "accents", "open brackets", "sentences"],
+)
+def test_no_text_takes_longer_than_its_length(text: str) -> None:
+    """The first four were cut in the square of their length: a hundred thousand spaces took half a minute, in
+    the edge's event loop too. Each would run into the suite's timeout here."""
+    assert "".join(piece.text for piece in split(text)) == text
+
+
+@pytest.mark.parametrize("space", "\u00a0\u0085\u1680\u2028\u3000")
+def test_a_wide_space_before_a_full_stop_is_only_a_space(space: str) -> None:
+    """sentencex panicked on these, which is no `Exception`: one text ended an engine, an edge, a client."""
+    assert spoken(f"Plan B{space}. And then? No.") == [f"Plan B{space}.", "And then?", "No."]
+
+
+def test_a_panic_of_the_library_below_leaves_the_text_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        """As pyo3 makes it."""
+
+    def panics(language: str, text: str) -> list[str]:
+        raise PanicException
+
+    def interrupted(language: str, text: str) -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sentencex.segment", panics)
+    assert spoken("One. Two.") == ["One. Two."]
+    monkeypatch.setattr("sentencex.segment", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        split("One. Two.")
+
+
+def test_a_long_paragraph_is_cut_as_its_sentences_are() -> None:
+    """It is looked at in windows, and no sentence must end because its window does."""
+    text = SAMPLES["english"] * 400
+    assert len(text) > 4 * MAX_SEGMENTED_CHARS
+    assert sentences(text, "en") == sentences(SAMPLES["english"], "en") * 400

@@ -4,15 +4,16 @@ The model speaks several times faster than real time, so while one stretch plays
 about twice as long without a gap. Stretches therefore grow from a few words to whole sentences and then
 groups of sentences; cuts fall between sentences where possible, then at inner punctuation, then before a
 small word that opens a phrase, and within a phrase only past the hard limit. Text and language alone
-decide.
+decide, and the time it takes grows with the text's length alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from importlib import import_module
-from typing import Final, cast
+from itertools import chain
+from typing import Final
+
+from ....common import text as common_text
 
 FIRST_CHARS: Final = 34
 "Most characters of the first stretch: some 1.9 s of speech, synthesised in some 0.9 s on two cores."
@@ -21,6 +22,9 @@ GROWTH: Final = 2.2
 FULL_CHARS: Final = 240
 "The model's prosody hurries past about 300 characters."
 MAX_CHARS: Final = 320
+MOST_SENTENCE_CHARS: Final = 10 * MAX_CHARS
+"""A sentence is looked through for each stretch that is cut off it: a longer one is no sentence, and is cut
+between words first."""
 _SHORT_CHARS: Final = 24
 "A stretch shorter than this counts as so long: a short pause behind two words is better than many cuts."
 _LEAST_CHARS: Final = 10
@@ -50,18 +54,22 @@ _OPENERS: Final[dict[str, frozenset[str]]] = {
 }
 
 
+_OPENER_CHARS: Final = 3 + max(len(word) for words in _OPENERS.values() for word in words)
+
+
 def weight(text: str) -> int:
     """Characters, with digits counted as the words they become."""
     return len(text) + (_DIGIT_WEIGHT - 1) * sum(map(str.isdigit, text))
 
 
 def _sentences(text: str, language: str) -> list[str]:
-    # The package's extension module has no types.
-    segment = cast("Callable[[str, str], Iterable[str]]", import_module("sentencex").segment)
     found: list[str] = []
     for line in text.splitlines():
-        found.extend(part for part in (sentence.strip() for sentence in segment(language[:2], line)) if part)
-    return found
+        for sentence in common_text.sentences(line, language[:2]) if line.strip() else ():
+            # One space between words is as good as a thousand, and not as far to look through.
+            plain = " ".join(sentence.split())
+            found += [plain] if len(plain) <= MOST_SENTENCE_CHARS else _hard_split(plain, MOST_SENTENCE_CHARS)
+    return [sentence for sentence in found if sentence]
 
 
 def _speakable(text: str) -> bool:
@@ -71,33 +79,44 @@ def _speakable(text: str) -> bool:
 def _hard_split(text: str, limit: int) -> list[str]:
     """Cut between words, or within a monstrous word, so that no piece weighs more than `limit`."""
     pieces: list[str] = []
-    current = ""
-    for word in text.split():
-        while weight(word) > limit:
-            fit = next(n for n in range(len(word), 0, -1) if weight(word[:n]) <= limit)
-            pieces.extend(filter(None, (current, word[:fit])))
-            current, word = "", word[fit:]
-        joined = f"{current} {word}".strip()
-        if weight(joined) > limit:
-            pieces.append(current)
-            joined = word
-        current = joined
-    return [*pieces, current] if current else pieces
+    words: list[str] = []
+    heavy = 0
+    for word in chain.from_iterable(_pieces_of_word(whole, limit) for whole in text.split()):
+        weighs = weight(word)
+        if words and heavy + 1 + weighs > limit:
+            pieces.append(" ".join(words))
+            words, heavy = [], 0
+        heavy += weighs + bool(words)
+        words.append(word)
+    return [*pieces, " ".join(words)] if words else pieces
+
+
+def _pieces_of_word(word: str, limit: int) -> list[str]:
+    if weight(word) <= limit:
+        return [word]
+    pieces: list[str] = []
+    start = heavy = 0
+    for place, character in enumerate(word):
+        weighs = weight(character)
+        if heavy + weighs > limit and place > start:
+            pieces.append(word[start:place])
+            start, heavy = place, 0
+        heavy += weighs
+    return [*pieces, word[start:]]
 
 
 def _cut(text: str, language: str, limit: int) -> tuple[str, str]:
     """Cut the best head of at most `limit` off `text`; the head is empty where only a forced cut would do."""
-    candidates = [m.end() for m in _INNER.finditer(text)]
-    heads = [text[:n].strip() for n in candidates]
+    window = text[: limit + 2]
+    spoken_until = next((n for n in range(len(text), 0, -1) if text[n - 1].isalnum()), 0)
+    heads = [window[: m.end()].strip() for m in _INNER.finditer(window)]
     good = [
-        h
-        for h in heads
-        if _LEAST_CHARS <= weight(h) <= limit and _speakable(h) and _speakable(text[len(h) :])
+        h for h in heads if _LEAST_CHARS <= weight(h) <= limit and _speakable(h) and len(h) < spoken_until
     ]
     if not good:
         openers = _OPENERS.get(language[:2], frozenset())
-        spaces = [m.start() for m in re.finditer(r"\s+", text)]
-        heads = [text[:n].strip() for n in spaces if text[n:].split(maxsplit=1)[0].lower() in openers]
+        spaces = [m.start() for m in re.finditer(r"\s+", window)]
+        heads = [text[:n].strip() for n in spaces if _word_at(text, n) in openers]
         good = [
             h for h in heads if limit // 3 <= weight(h) <= limit and len(text) - len(h) > _LEAST_CHARS * 2
         ]
@@ -105,6 +124,12 @@ def _cut(text: str, language: str, limit: int) -> tuple[str, str]:
         return "", text
     head = max(good, key=len)
     return head, text[len(head) :].strip()
+
+
+def _word_at(text: str, place: int) -> str:
+    """The next word in lower case, as far as it could be one that opens a phrase."""
+    following = text[place : place + _OPENER_CHARS].split(maxsplit=1)
+    return following[0].lower() if following else ""
 
 
 def split(text: str, language: str) -> list[str]:

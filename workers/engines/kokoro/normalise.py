@@ -85,7 +85,7 @@ _SCALES: Final = "|".join(
 @lru_cache(maxsize=16)
 def _money_pattern(language: str) -> re.Pattern[str]:
     signs = "|".join(re.escape(sign) for sign in sorted(LOCALES[language].money, key=len, reverse=True))
-    number = r"\d+(?:[.,]\d+)?"
+    number = r"(?<!\d)\d++(?:[.,]\d++)?+"
     return re.compile(
         rf"(?:(?P<sign>{signs}) ?(?P<number>{number})|(?P<number2>{number}) ?(?P<sign2>{signs}))"
         rf"(?: (?P<scale>{_SCALES}){_WORD_END})?",

@@ -81,6 +81,25 @@ def test_segments_lose_nothing_and_keep_the_limit(text: str, language: str) -> N
 
 
 @pytest.mark.parametrize(
+    "unit", ["a", "1", "A.", "e\u0301", "\u200b", "!", "[ ", "a, ", "and ", "1 ", "B\u00a0. "]
+)
+def test_no_text_keeps_an_engine_busy_before_it_speaks(unit: str) -> None:
+    """A word of a hundred thousand letters took hours to cut, so its job took down every worker that got it.
+    It would run into the suite's timeout here."""
+    text = unit * (100_000 // len(unit))
+    found = clauses.split(text, "en-us")
+    assert max(map(clauses.weight, found)) <= clauses.MAX_CHARS
+    assert len("".join("".join(found).split())) == len("".join(text.split()))
+
+
+@pytest.mark.parametrize("language", ["en-us", "en-gb", "es", "fr", "it", "pt-br", "hi"])
+@pytest.mark.parametrize("unit", ["1", "1,", "123.", "$1", "12/", "1 000", "st. ", "U.S.A. ", "10:30 p.m. "])
+def test_no_number_is_read_again_and_again(language: str, unit: str) -> None:
+    """The pattern for sums of money began anew at each digit: a hundred thousand took hours."""
+    assert normalise(unit * (100_000 // len(unit)), language)
+
+
+@pytest.mark.parametrize(
     ("language", "ipa", "wanted"),
     [
         ("en-us", "həlˈo^ʊ", "həlˈO"),
