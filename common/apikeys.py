@@ -13,26 +13,36 @@ import hmac
 import os
 import re
 import secrets
-import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 from .atomic import write_bytes
 from .errors import BadRequest, ConfigError
+from .printable import refuse_unprintable
 
 MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 MAX_KEYS: Final = 10_000
 _KEY: Final = re.compile(r"vb_(?P<id>[0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 Tenant = Annotated[str, Meta(max_length=128)]
 
+Scope = Literal["speak", "voices", "operate"]
+"""What a key may do: speak and hand over jobs; add and remove voices; see how the bus is doing.
+
+Without any of them a key can list engines and voices.
+"""
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+LEAST: Final[tuple[Scope, ...]] = ("speak",)
+"""Of a key that is made without a word: what most keys are for, and nothing that changes what others hear."""
+
 
 class ApiKey(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is known of a key. `rpm` bounds its requests a minute; None: only what bounds everybody."""
+    """What is known of a key. None as a quota means that only what bounds everybody bounds it."""
 
     id: Annotated[str, Meta(pattern=r"^[0-9a-f]{8}$")]
     name: Annotated[str, Meta(min_length=1, max_length=128)]
@@ -40,6 +50,11 @@ class ApiKey(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     created: str
     tenant: Tenant = ""
     rpm: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    "Requests a minute."
+    chars_per_day: Annotated[int, Meta(ge=1, le=1_000_000_000)] | None = None
+    scopes: tuple[Scope, ...] = LEAST
+    expires: Annotated[datetime, Meta(tz=True)] | None = None
+    "From when on it is refused; None: never."
 
 
 class ApiKeys:
@@ -59,7 +74,7 @@ class ApiKeys:
         return tuple(self._keys.values())
 
     def find(self, key: str) -> ApiKey | None:
-        """The key that this is, or None."""
+        """The key that this is, expired or not; or None."""
         self._read()
         matched = _KEY.fullmatch(key)
         known = self._keys.get(matched["id"]) if matched else None
@@ -67,11 +82,45 @@ class ApiKeys:
         same = hmac.compare_digest(_hashed(key), known.sha256 if known else _hashed(""))
         return known if same and known else None
 
-    def new(self, name: str, *, tenant: str = "", rpm: int | None = None) -> tuple[ApiKey, str]:
+    def get(self, id: str) -> ApiKey | None:
+        """The key of this id, for whoever has proved before that they hold it."""
+        self._read()
+        return self._keys.get(id)
+
+    def new(
+        self,
+        name: str,
+        *,
+        tenant: str = "",
+        rpm: int | None = None,
+        chars_per_day: int | None = None,
+        scopes: Sequence[str] = LEAST,
+        expires: datetime | None = None,
+    ) -> tuple[ApiKey, str]:
         """Draw a key and keep its hash. Returns what is known of it, and the key, which is nowhere else.
 
-        Raises `BadRequest` for a name, tenant or quota that will not do.
+        Without a tenant it is one of its own, by its name: two keys share their jobs only where that is said.
+        Raises `BadRequest` for a name, tenant, quota, scope or end that will not do.
         """
+        wanted = {
+            "id": "00000000",
+            "name": name,
+            "sha256": "0" * 64,
+            "created": _stamp(datetime.now(UTC)),
+            "tenant": tenant or name,
+            "rpm": rpm,
+            "chars_per_day": chars_per_day,
+            "scopes": [scope for scope in SCOPES if scope in scopes] if {*scopes} <= {*SCOPES} else scopes,
+            "expires": None if expires is None else expires.astimezone(UTC),
+        }
+        try:
+            made = msgspec.convert(wanted, ApiKey)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"the key cannot be made: {error}") from None
+        refuse_unprintable("the key's name", made.name)
+        refuse_unprintable("the key's tenant", made.tenant)
+        if has_expired(made):
+            raise BadRequest("the key would have expired already: give an --expires that is still to come")
         with self._locked():
             self._read()
             if len(self._keys) >= MAX_KEYS:
@@ -80,19 +129,7 @@ class ApiKeys:
             while id in self._keys:
                 id = secrets.token_hex(4)
             key = f"vb_{id}_{secrets.token_urlsafe(32)}"
-            created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            wanted = {
-                "id": id,
-                "name": name,
-                "sha256": _hashed(key),
-                "created": created,
-                "tenant": tenant,
-                "rpm": rpm,
-            }
-            try:
-                made = msgspec.convert(wanted, ApiKey)
-            except msgspec.ValidationError as error:
-                raise BadRequest(f"the key cannot be made: {error}") from None
+            made = msgspec.structs.replace(made, id=id, sha256=_hashed(key))
             self._write([*self._keys.values(), made])
         return made, key
 
@@ -148,6 +185,15 @@ class ApiKeys:
             yield
         finally:
             os.close(descriptor)
+
+
+def has_expired(key: ApiKey) -> bool:
+    """Whether it is refused by now."""
+    return key.expires is not None and datetime.now(UTC) >= key.expires
+
+
+def _stamp(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _hashed(key: str) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import web
 
 from ..client import Client
+from ..common.audit import Audit
 from ..common.errors import ConfigError
 from ..common.voices import VoiceStore
 from .addresses import is_trusted, networks
@@ -82,7 +83,7 @@ class Server:
         )
         self._news = News()
         self._store = VoiceStore(config.voices.path, cache_dir=config.voices.cache_dir)
-        self._service = Service(client, self._store, edge, self._news)
+        self._service = Service(client, self._store, edge, self._news, self.limits)
         self._works = Works(
             Path(edge.jobs),
             lambda tenant: Client(brokers, tenant=tenant),
@@ -91,12 +92,12 @@ class Server:
             keep_s=edge.keep_jobs_s,
         )
         self._news.listen(self.figures.happened)
-        self._status_socket = StatusSocket(Watcher(self._service, self._news))
+        self._status_socket = StatusSocket(Watcher(self._service, self._news), self.keys)
         operation = Operation(self._service, self.figures)
         self.routes: tuple[Route, ...] = (
             *OpenAi(self._service, edge.default_models).routes(),
-            *VoicesApi(self._store, edge).routes(),
-            *JobsApi(self._works, self._service, edge).routes(),
+            *VoicesApi(self._store, edge, Audit(config.security.audit)).routes(),
+            *JobsApi(self._works, self._service, edge, self.limits).routes(),
             *ElevenLabs(self._service).routes(),
             *StreamInput(self._service, self.keys, self.limits).routes(),
             *SillyTavern(self._service).routes(),

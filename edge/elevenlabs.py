@@ -141,6 +141,7 @@ class ElevenLabs:
                 body=TextToSpeech,
                 query=Asked,
                 speaks=True,
+                scope="speak",
                 shape="elevenlabs",
             )
             for path, about in (
@@ -168,7 +169,7 @@ class ElevenLabs:
                 wish.model_id,
                 wish.language_code or "",
                 settings.pace,
-                request[CALLER].tenant,
+                request[CALLER],
                 {} if wish.seed is None else {"seed": wish.seed},
                 request[ID],
             )

@@ -97,7 +97,8 @@ class StreamInput:
                 (),
                 query=SocketAsked,
                 streams=True,
-                open=True,
+                door="own",
+                scope="speak",
                 shape="elevenlabs",
                 described=False,
             ),
@@ -108,13 +109,14 @@ class StreamInput:
         asked = from_words(request.query, SocketAsked)
         key = key_in(request.headers)
         if key:
-            self._keys.holder(key)
+            self._keys.holder(key).need("speak")
         socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, compress=False, heartbeat=30)
         await socket.prepare(request)
         try:
             first = await _part(socket, min(FIRST_S, asked.inactivity_timeout))
             if first is not None:
                 caller = self._keys.holder(key or first.xi_api_key)
+                caller.need("speak")
                 if caller.key:
                     # Counted by its address already; whose key it is was not known then.
                     await self._limits.admit_key(caller.key, caller.rpm)
@@ -139,6 +141,7 @@ class StreamInput:
         voice = request.match_info["voice_id"]
 
         async def begin(text: str) -> Heard:
+            self._keys.still(caller)
             return await self._service.begin(
                 Wish(
                     text,
@@ -146,7 +149,7 @@ class StreamInput:
                     asked.model_id,
                     asked.language_code,
                     settings.pace,
-                    caller.tenant,
+                    caller,
                     request=request[ID],
                 )
             )

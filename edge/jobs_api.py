@@ -16,6 +16,7 @@ from ..client.batch import Wishes
 from ..client.batch_input import Line
 from ..common.errors import (
     BrokerUnreachable,
+    BusError,
     Conflict,
     Overloaded,
     StorageError,
@@ -34,6 +35,7 @@ from .routes import JSON, Answer, Route
 if TYPE_CHECKING:
     from ..common.config import Edge
     from .jobs import Work, Works
+    from .limits import Limits
     from .service import Service
 
 MAX_LINES: Final = 50_000
@@ -124,7 +126,8 @@ def shown(work: Work) -> JobShown:
 class JobsApi:
     """The handlers."""
 
-    def __init__(self, works: Works, service: Service, edge: Edge) -> None:
+    def __init__(self, works: Works, service: Service, edge: Edge, limits: Limits) -> None:
+        self._limits = limits
         self._works = works
         self._service = service
         self._edge = edge
@@ -142,6 +145,7 @@ class JobsApi:
                 (Answer("It is taken.", (JSON,), JobShown, 202),),
                 (UnknownVoice, TextTooLong, Overloaded, StorageError, BrokerUnreachable),
                 body=NewJob,
+                scope="speak",
             ),
             Route(
                 "GET",
@@ -151,8 +155,18 @@ class JobsApi:
                 "Jobs",
                 (Answer("Jobs.", (JSON,), JobList),),
                 query=Listed,
+                scope="speak",
             ),
-            Route("GET", "/v1/jobs/{id}", self.show, "Describe a job", "Jobs", one, (UnknownJob,)),
+            Route(
+                "GET",
+                "/v1/jobs/{id}",
+                self.show,
+                "Describe a job",
+                "Jobs",
+                one,
+                (UnknownJob,),
+                scope="speak",
+            ),
             Route(
                 "DELETE",
                 "/v1/jobs/{id}",
@@ -161,6 +175,7 @@ class JobsApi:
                 "Jobs",
                 one,
                 (UnknownJob,),
+                scope="speak",
             ),
             Route(
                 "GET",
@@ -171,6 +186,7 @@ class JobsApi:
                 (Answer("One WAV file, or a ZIP file.", ("audio/wav", "application/zip")),),
                 (UnknownJob, Conflict),
                 query=Fetched,
+                scope="speak",
                 streams=True,
             ),
         )
@@ -188,7 +204,14 @@ class JobsApi:
             asked.response_format,
         )
         durable = await self._service.takes_durable()
-        work = await asyncio.to_thread(self._works.begin, lines, wishes, request[CALLER].tenant, durable)
+        caller = request[CALLER]
+        characters = sum(len(line.text) for line in lines)
+        await self._limits.pay(caller, characters)
+        try:
+            work = await asyncio.to_thread(self._works.begin, lines, wishes, caller.tenant, durable)
+        except BusError:
+            self._limits.give_back(caller, characters)
+            raise
         return respond(shown(work), status=202)
 
     async def _lines(self, asked: NewJob) -> list[Line]:

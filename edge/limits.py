@@ -1,10 +1,10 @@
-"""How many requests the edge takes: of one address, of one key, of all, and how many at once.
+"""How much the edge takes: requests of one address, of one key, of all, how many at once; and a key's text.
 
 The windows are throttled-py's, in this process's memory or in a Redis that several edges share. An address
 has a sliding window, which is what a person means by "a hundred a minute"; all together have a token bucket,
-which lets a burst through and then evens out. What is refused by a narrow limit costs nothing of a wider one.
-While Redis does not answer, each edge counts for itself: limits that are too wide for a while do less harm
-than an edge that refuses everybody.
+which lets a burst through and then evens out, and so have a key's characters, over a day. What is refused by
+a narrow limit costs nothing of a wider one. While Redis does not answer, each edge counts for itself: limits
+that are too wide for a while do less harm than an edge that refuses everybody.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from throttled.asyncio import BaseStore, MemoryStore, RateLimiterType, RedisStore, Throttled, rate_limiter
 
-from ..common.errors import Overloaded, RateLimited
+from ..common.errors import Overloaded, RateLimited, TextTooLong
 
 if TYPE_CHECKING:
     from ..common.config import Edge
+    from .keys import Caller
 
 log = logging.getLogger(__name__)
 
 ADDRESSES: Final = 100_000
 """Addresses whose windows are kept in memory; more push out the least recently seen."""
+KEYS: Final = 50_000
+"""Places for keys' windows, several for each: strangers' addresses must not push these out."""
+MINUTE_S: Final = 60
+DAY_S: Final = 86_400
 COME_AGAIN_S: Final = 1.0
 REDIS_TIMEOUT_S: Final = 0.5
 REDIS_REST_S: Final = 5.0
@@ -42,6 +47,7 @@ class Share:
     limit: int
     remaining: int
     reset_s: int
+    window_s: int = MINUTE_S
 
 
 class OverLimit(RateLimited):
@@ -53,11 +59,12 @@ class OverLimit(RateLimited):
 
 
 class _Windows:
-    """All windows in one store."""
+    """All windows, those of keys in a store of their own where it is bounded."""
 
-    def __init__(self, store: BaseStore, edge: Edge) -> None:
+    def __init__(self, store: BaseStore, of_keys: BaseStore, edge: Edge) -> None:
         self._store = store
-        self._address = self._window("address", edge.ip_rpm)
+        self._of_keys = of_keys
+        self._address = self._window("address", edge.ip_rpm, store)
         self._all = Throttled(
             using=RateLimiterType.TOKEN_BUCKET.value,
             quota=rate_limiter.per_min(edge.global_rpm),
@@ -65,6 +72,7 @@ class _Windows:
             key_prefix="voicebus:all",
         )
         self._keys: dict[int, Throttled] = {}
+        self._characters: dict[int, Throttled] = {}
 
     async def count(self, address: str, key: str, key_rpm: int | None) -> Share:
         """Count a request. Raises `OverLimit`."""
@@ -78,14 +86,37 @@ class _Windows:
         """Count a request of a key, and of nobody else. Raises `OverLimit`."""
         window = self._keys.get(key_rpm)
         if window is None:
-            window = self._keys[key_rpm] = self._window("key", key_rpm)
+            window = self._keys[key_rpm] = self._window("key", key_rpm, self._of_keys)
         return await _count("key", window, key)
 
-    def _window(self, name: str, rpm: int) -> Throttled:
+    async def count_characters(self, key: str, characters: int, per_day: int) -> Share:
+        """Count a key's text. Raises `OverLimit`."""
+        bucket = self._characters.get(per_day)
+        if bucket is None:
+            # No sliding window: throttled-py counts a refused text in one that has just begun.
+            bucket = self._characters[per_day] = Throttled(
+                using=RateLimiterType.TOKEN_BUCKET.value,
+                quota=rate_limiter.per_day(per_day),
+                store=self._of_keys,
+                key_prefix="voicebus:characters",
+            )
+        result = await bucket.limit(key, characters)
+        state = result.state
+        share = Share("characters", state.limit, state.remaining, round(state.reset_after), DAY_S)
+        if result.limited:
+            raise OverLimit(
+                f"this API key may have {per_day:,} characters spoken a day: {state.remaining:,} are left, "
+                f"this text has {characters:,}",
+                state.retry_after,
+                share,
+            )
+        return share
+
+    def _window(self, name: str, rpm: int, store: BaseStore) -> Throttled:
         return Throttled(
             using=RateLimiterType.SLIDING_WINDOW.value,
             quota=rate_limiter.per_min(rpm),
-            store=self._store,
+            store=store,
             key_prefix=f"voicebus:{name}",
         )
 
@@ -94,8 +125,11 @@ class Limits:
     """All of them."""
 
     def __init__(self, edge: Edge) -> None:
-        self._own = _Windows(MemoryStore(options={"MAX_SIZE": ADDRESSES}), edge)
-        self._shared = None if edge.redis is None else _Windows(_redis(edge.redis), edge)
+        self._own = _Windows(_memory(ADDRESSES), _memory(KEYS), edge)
+        redis = None if edge.redis is None else _redis(edge.redis)
+        self._shared = None if redis is None else _Windows(redis, redis, edge)
+        self._given_back: dict[str, tuple[int, float]] = {}
+        "Characters of keys that were paid for and not spoken, and when."
         self._shared_again_at = 0.0
         self._places = edge.concurrency
         self.busy = 0
@@ -115,6 +149,36 @@ class Limits:
                 self._shared_again_at = monotonic() + REDIS_REST_S
                 log.warning("Redis does not answer, this edge counts for itself: %s", error)
         return await count(self._own)
+
+    async def pay(self, caller: Caller, characters: int) -> None:
+        """Count a text that is about to be spoken. Raises `OverLimit`, or `TextTooLong` for one of days."""
+        per_day = caller.chars_per_day
+        if per_day is None:
+            return
+        if characters > per_day:
+            raise TextTooLong(
+                f"this API key may have {per_day:,} characters spoken a day, this text has {characters:,}"
+            )
+        left, at = self._given_back.pop(caller.key, (0, 0.0))
+        if monotonic() - at > DAY_S:
+            left = 0
+        spent = min(left, characters)
+        try:
+            if spent < characters:
+                due = characters - spent
+                await self._counted(lambda windows: windows.count_characters(caller.key, due, per_day))
+        except BaseException:
+            spent = 0
+            raise
+        finally:
+            if left > spent:
+                self.give_back(caller, left - spent)
+
+    def give_back(self, caller: Caller, characters: int) -> None:
+        """What was paid for was not spoken: the key's next text is cheaper by so much."""
+        if caller.chars_per_day is not None:
+            left, _ = self._given_back.get(caller.key, (0, 0.0))
+            self._given_back[caller.key] = min(left + characters, caller.chars_per_day), monotonic()
 
     async def admit_key(self, key: str, key_rpm: int | None) -> None:
         """Count a request whose key is known only now; its address was counted. Raises `OverLimit`."""
@@ -144,6 +208,10 @@ async def _count(name: str, window: Throttled, key: str) -> Share:
         whose = "in all" if name == "all" else f"from one {name}"
         raise OverLimit(f"more than {state.limit} requests in a minute {whose}", state.retry_after, share)
     return share
+
+
+def _memory(most: int) -> MemoryStore:
+    return MemoryStore(options={"MAX_SIZE": most})
 
 
 def _redis(url: str) -> RedisStore:

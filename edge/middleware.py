@@ -18,7 +18,7 @@ from aiohttp import web
 from ..common.errors import BadRequest, BusError, ConfigError, EngineError, Unauthorized
 from .addresses import bucket, client_of
 from .guard import Guarded
-from .keys import NOBODY
+from .keys import STRANGER, Caller
 from .limits import OverLimit
 from .problems import (
     BodyTooLarge,
@@ -32,6 +32,7 @@ from .requests import ADDRESS, CALLER, CORS, ID, PREPARED, SHARE, new_id
 
 if TYPE_CHECKING:
     from .app import Server
+    from .routes import Route
 
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -101,6 +102,8 @@ class Middleware:
                 return _broken_off(request, error)
             if not request.content.is_eof() and (guard := _guard(request)) is not None:
                 guard.refused()
+            if isinstance(error, OverLimit):
+                request[SHARE] = error.share
             if isinstance(error, ConfigError):
                 log.warning("request %s: %s", request[ID], error)
                 error = ConfigError("this server is not set up right: its log has more")
@@ -130,24 +133,30 @@ class Middleware:
         server.origins.check(request, route is not None and route.speaks)
         if route is None:
             return await handler(request)
-        try:
-            caller = NOBODY if route.open else server.keys.caller(request.headers)
-        except Unauthorized:
-            if route.counted:  # whoever tries out keys uses up their share, too
-                await server.limits.admit(bucket(request[ADDRESS]))
-            raise
+        caller = await self._caller(route, request)
         request[CALLER] = caller
-        if not route.counted:
-            return await handler(request)
-        try:
+        if route.counted:
             request[SHARE] = await server.limits.admit(bucket(request[ADDRESS]), caller.key, caller.rpm)
-        except OverLimit as error:
-            request[SHARE] = error.share
-            raise
+        if route.door == "key":
+            caller.need(route.scope)
         if not route.speaks:
             return await handler(request)
         async with server.limits.place():
             return await handler(request)
+
+    async def _caller(self, route: Route, request: web.Request) -> Caller:
+        """Who asks. Raises `Unauthorized`; whoever tries out keys uses up their address's share."""
+        if route.door == "own":
+            return STRANGER
+        if route.door == "open":
+            if route.scope is None:
+                return STRANGER  # and not even a broken file of keys keeps it from answering
+            return self._server.keys.caller_or_stranger(request.headers)
+        try:
+            return self._server.keys.caller(request.headers)
+        except Unauthorized:
+            await self._server.limits.admit(bucket(request[ADDRESS]))
+            raise
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
@@ -160,7 +169,7 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     headers.update(request.get(CORS, {}))
     share = request.get(SHARE)
     if share is not None:
-        headers["RateLimit-Policy"] = f'"{share.name}";q={share.limit};w=60'
+        headers["RateLimit-Policy"] = f'"{share.name}";q={share.limit};w={share.window_s}'
         headers["RateLimit"] = f'"{share.name}";r={share.remaining};t={share.reset_s}'
 
 

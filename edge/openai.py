@@ -121,6 +121,7 @@ class OpenAi:
                 SPEAKING_ERRORS,
                 body=SpeechRequest,
                 speaks=True,
+                scope="speak",
             ),
             Route(
                 "GET",
@@ -161,7 +162,7 @@ class OpenAi:
             asked.model,
             asked.language or "",
             1.0 if asked.speed is None else asked.speed,
-            request[CALLER].tenant,
+            request[CALLER],
             asked.options,
             request[ID],
         )

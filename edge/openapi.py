@@ -15,6 +15,11 @@ from .routes import JSON, Route
 VERSION: Final = "3.1.0"
 _NAME = re.compile(r"\{(\w+)(?::[^}]*)?\}")
 REF: Final = "#/components/schemas/{name}"
+SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "xi-api-key": {"type": "apiKey", "in": "header", "name": "xi-api-key"},
+}
+"""Of keys, where the server asks for any."""
 
 
 def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
@@ -42,12 +47,9 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "xi-api-key": {"type": "apiKey", "in": "header", "name": "xi-api-key"},
-            },
+            "securitySchemes": SCHEMES,
         },
-        "security": [{"bearer": []}, {"xi-api-key": []}, {}],
+        "security": [*({name: []} for name in SCHEMES), {}],
     }
 
 
@@ -58,8 +60,8 @@ def _operation(route: Route, named: Mapping[Any, Any], components: Mapping[str, 
         "tags": [route.tag],
         "responses": _responses(route, named),
     }
-    if route.about:
-        made["description"] = route.about
+    if about := " ".join(filter(None, (route.about, _needs(route)))):
+        made["description"] = about
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         for name in _NAME.findall(route.path)
@@ -75,9 +77,22 @@ def _operation(route: Route, named: Mapping[Any, Any], components: Mapping[str, 
             "required": True,
             "content": {"multipart/form-data": {"schema": named[route.form]}},
         }
-    if route.open:
-        made["security"] = [{}]
+    if route.door == "open":
+        made["security"] = [{}] if route.scope is None else [{}, *_schemes(route)]
+    elif route.scope is not None:
+        made["security"] = [*_schemes(route), {}]
     return made
+
+
+def _schemes(route: Route) -> list[dict[str, list[str]]]:
+    """Since 3.1 a scheme without scopes of its own may name roles, which is what ours are."""
+    return [{name: [] if route.scope is None else [route.scope]} for name in SCHEMES]
+
+
+def _needs(route: Route) -> str:
+    if route.door == "open":
+        return "Needs no key."
+    return "Needs any key." if route.scope is None else f"Needs a key with the scope `{route.scope}`."
 
 
 def _query(form: type[msgspec.Struct], components: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from ..common.errors import BrokerUnreachable, BusError, NoWorker
 from .docs_page import docs_page
 from .metrics import MEDIA_TYPE, Figures
 from .openapi import document
+from .requests import CALLER
 from .respond import respond
 from .routes import JSON, Answer, Route
 
@@ -30,12 +31,12 @@ class Alive(Struct, frozen=True):
     status: str = "ok"
 
 
-class Ready(Struct, frozen=True):
+class Ready(Struct, frozen=True, omit_defaults=True):
     """A request to speak would be spoken."""
 
-    broker: str
-    engines: list[str]
-    status: str = "ok"
+    status: str
+    broker: str = ""
+    engines: list[str] = []
 
 
 class Operation:
@@ -49,7 +50,7 @@ class Operation:
 
     def routes(self) -> tuple[Route, ...]:
         """What this module answers to."""
-        open_: dict[str, Any] = {"counted": False, "open": True}
+        open_: dict[str, Any] = {"counted": False, "door": "open"}
         return (
             Route(
                 "GET",
@@ -68,6 +69,8 @@ class Operation:
                 "Operation",
                 (Answer("Yes.", (JSON,), Ready),),
                 (BrokerUnreachable, NoWorker),
+                about="A key with the scope is told which broker and engines.",
+                scope="operate",
                 **open_,
             ),
             Route(
@@ -77,7 +80,8 @@ class Operation:
                 "Prometheus's figures",
                 "Operation",
                 (Answer("Figures.", (MEDIA_TYPE.partition(";")[0],)),),
-                **open_,
+                counted=False,
+                scope="operate",
             ),
             Route(
                 "GET",
@@ -111,11 +115,17 @@ class Operation:
 
     async def readyz(self, request: web.Request) -> web.Response:
         """GET /readyz."""
-        status = await self._service.status(READY_FOR_S)
+        knows = "operate" in request[CALLER].scopes
+        try:
+            status = await self._service.status(READY_FOR_S)
+        except BusError:
+            if knows:
+                raise
+            raise BrokerUnreachable("the broker does not answer") from None
         engines = [name for name, engine in (status.get("engines") or {}).items() if engine.get("workers")]
         if not engines:
             raise NoWorker("the broker answers, but no worker is connected to it")
-        return respond(Ready(str(status.get("broker", "")), sorted(engines)))
+        return respond(Ready("ok", str(status.get("broker", "")), sorted(engines)) if knows else Ready("ok"))
 
     async def metrics(self, request: web.Request) -> web.Response:
         """GET /metrics."""

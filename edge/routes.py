@@ -8,13 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 from aiohttp import web
 
-from ..common.errors import BadRequest, BusError, EngineError, Overloaded, RateLimited, Unauthorized
+from ..common.errors import (
+    BadRequest,
+    BusError,
+    EngineError,
+    Forbidden,
+    Overloaded,
+    RateLimited,
+    Unauthorized,
+)
 from .problems import BodyTooLarge, RequestTimeout, Shape, UnsupportedMediaType
+
+if TYPE_CHECKING:
+    from ..common.apikeys import Scope
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = "application/json"
@@ -54,8 +65,11 @@ class Route:
     "Whether it takes one of the places for what is done at once."
     streams: bool = False
     "Whether its body is written as it comes, so that HEAD has no answer."
-    open: bool = False
-    "Whether it needs no key, or looks at keys itself."
+    door: Literal["key", "open", "own"] = "key"
+    """Who is let in, where keys are asked for. `key`: whoever has one with the scope; `open`: everybody,
+    though the handler may tell more to a key with the scope; `own`: the handler looks for the key itself."""
+    scope: Scope | None = None
+    "What a key must have been made for; None: any key will do."
     shape: Shape = "problem"
     "How its clients read errors."
     described: bool = True
@@ -69,8 +83,10 @@ class Route:
             errors += [BadRequest, RequestTimeout, BodyTooLarge, UnsupportedMediaType]
         if self.query is not None or "{" in self.path:
             errors.append(BadRequest)
-        if not self.open:
+        if self.door != "open":
             errors.append(Unauthorized)
+            if self.scope is not None:
+                errors.append(Forbidden)
         if self.counted:
             errors.append(RateLimited)
         if self.speaks:

@@ -16,12 +16,14 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..common.errors import BadRequest, BusError, Cancelled, EngineError, TextTooLong, UnknownVoice
+from .keys import NOBODY, Caller
 from .news import Happening, News
 
 if TYPE_CHECKING:
     from ..client import AsyncClient, Chunk
     from ..common.config import Edge
     from ..common.voices import VoiceStore
+    from .limits import Limits
 
 ENGINES_FOR_S: Final = 2.0
 """How long what the broker said of its engines is believed."""
@@ -38,7 +40,7 @@ class Wish:
     engine: str = ""
     language: str = ""
     speed: float = 1.0
-    tenant: str = ""
+    caller: Caller = NOBODY
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     request: str = ""
 
@@ -99,9 +101,12 @@ class Heard:
 class Service:
     """Everything that a face may ask for."""
 
-    def __init__(self, client: AsyncClient, store: VoiceStore, edge: Edge, news: News) -> None:
+    def __init__(
+        self, client: AsyncClient, store: VoiceStore, edge: Edge, news: News, limits: Limits
+    ) -> None:
         self.client = client
         self.store = store
+        self._limits = limits
         self._edge = edge
         self._news = news
         self._tenants: dict[str, AsyncClient] = {}
@@ -113,8 +118,9 @@ class Service:
     async def begin(self, wish: Wish) -> Heard:
         """Have it spoken, and return at its first audio. Raises the `BusError` that it ends with before."""
         wish = await self._translated(wish)
+        await self._limits.pay(wish.caller, len(wish.text))
         began = time.monotonic()
-        chunks = self._tenant(wish.tenant).stream(
+        chunks = self._tenant(wish.caller.tenant).stream(
             wish.text,
             voice=wish.voice,
             engine=wish.engine,
@@ -128,6 +134,8 @@ class Service:
                 raise EngineError("nothing was said: the text has nothing in it that can be spoken")
         except BaseException as error:
             await chunks.aclose()
+            if isinstance(error, BusError):  # and not because whoever asked has left
+                self._limits.give_back(wish.caller, len(wish.text))
             self._ended(wish, None, 0.0, error)
             raise
         took_s = time.monotonic() - began
@@ -243,4 +251,4 @@ class Service:
             round(audio_s, 3),
             code=code,
         )
-        self._news.tell(wish.tenant, happening)
+        self._news.tell(wish.caller.tenant, happening)

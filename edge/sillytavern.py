@@ -89,6 +89,7 @@ class SillyTavern:
                 SPEAKING_ERRORS,
                 body=Line,
                 speaks=True,
+                scope="speak",
                 described=path.endswith("/"),
             )
             for path in ("/tts_to_audio/", "/tts_to_audio")
@@ -103,6 +104,7 @@ class SillyTavern:
                 SPEAKING_ERRORS,
                 query=Line,
                 speaks=True,
+                scope="speak",
                 described=not path.endswith("/"),
             )
             for path in ("/tts_stream", "/tts_stream/")
@@ -139,8 +141,8 @@ class SillyTavern:
 
     async def _speak(self, request: web.Request, line: Line) -> web.StreamResponse:
         speaker = line.speaker_wav.removesuffix(".wav")
-        tenant, id = request[CALLER].tenant, request[ID]
-        wish = Wish(line.text, speaker, language=line.language, tenant=tenant, request=id)
+        caller, id = request[CALLER], request[ID]
+        wish = Wish(line.text, speaker, language=line.language, caller=caller, request=id)
         return await send(request, await self._service.begin(wish), OPENAI_OUTPUTS["wav"])
 
     async def names(self, request: web.Request) -> web.Response:

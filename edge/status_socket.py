@@ -2,28 +2,31 @@
 
 One watcher asks the broker for all of them, and only while there are any. A subscriber has one place for the
 status and a short row of events, and no queue: who reads slower than news come sees the latest and not all,
-and one whose socket takes nothing for seconds is cut off.
+and one whose socket takes nothing for seconds is cut off. Everybody hears whether the bus would speak, and of
+their own tenant's speech and jobs; workers and figures are for keys that may operate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from ..common.errors import BusError, Forbidden
+from ..common.errors import BusError, Overloaded, Unauthorized
+from .addresses import bucket
 from .news import Happening, News
 from .requests import ADDRESS, CALLER
 from .routes import Route
 
 if TYPE_CHECKING:
+    from .keys import Caller, Keys
     from .service import Service
 
 log = logging.getLogger(__name__)
@@ -35,22 +38,32 @@ HEARTBEAT_S: Final = 15.0
 STALL_S: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 4096
 MAX_SUBSCRIBERS: Final = 200
+MAX_OF_ADDRESS: Final = 50
+"""So that one client cannot keep all others from watching."""
 SUBPROTOCOL: Final = "voicebus.status"
 EVENTS_KEPT: Final = 100
+
+
+class Status(NamedTuple):
+    """What is sent: to whoever may operate, and to everybody else."""
+
+    full: bytes
+    little: bytes
 
 
 class Subscriber:
     """One socket's place for news of the bus, and of what is its tenant's."""
 
-    def __init__(self, tenant: str) -> None:
-        self._tenant = tenant
+    def __init__(self, caller: Caller) -> None:
+        self._tenant = caller.tenant
+        self._operates = "operate" in caller.scopes
         self._status: bytes | None = None
         self._events: deque[Happening] = deque(maxlen=EVENTS_KEPT)
         self._there = asyncio.Event()
 
-    def put(self, status: bytes) -> None:
+    def put(self, status: Status) -> None:
         """The latest status; one that was not taken yet is forgotten."""
-        self._status = status
+        self._status = status.full if self._operates else status.little
         self._there.set()
 
     def happened(self, tenant: str, happening: Happening) -> None:
@@ -79,13 +92,13 @@ class Watcher:
         self._news = news
         self._subscribers: set[Subscriber] = set()
         self._task: asyncio.Task[None] | None = None
-        self._last = b""
+        self._last: Status | None = None
 
     def join(self, subscriber: Subscriber) -> None:
         """Tell this one from now on, beginning with how things are."""
         self._subscribers.add(subscriber)
         self._news.listen(subscriber.happened)
-        if self._last:
+        if self._last is not None:
             subscriber.put(self._last)
         if self._task is None:
             self._task = asyncio.create_task(self._watch())
@@ -97,7 +110,7 @@ class Watcher:
         if not self._subscribers and self._task is not None:
             self._task.cancel()
             self._task = None
-            self._last = b""
+            self._last = None
 
     @property
     def is_full(self) -> bool:
@@ -112,21 +125,21 @@ class Watcher:
             except Exception:
                 log.exception("the bus could not be looked at")
                 news = self._last
-            if news != self._last:
+            if news is not None and news != self._last:
                 self._last = news
                 for subscriber in self._subscribers:
                     subscriber.put(news)
             await asyncio.sleep(LOOK_S)
 
-    async def _look(self, rates: Rates) -> bytes:
+    async def _look(self, rates: Rates) -> Status:
         try:
             status = await self._service.status()
         except BusError as error:
             # The page says so, and goes on by itself when the broker is back.
-            return msgspec.json.encode(
-                {"type": "status", "error": {"code": error.code, "message": error.message}, "workers": []}
-            )
-        return msgspec.json.encode({**shown(status), "jobs_per_s": rates.add(monotonic(), status)})
+            full = {"type": "status", "error": {"code": error.code, "message": error.message}, "workers": []}
+            return Status(msgspec.json.encode(full), _little(ready=False))
+        full = {**shown(status), "jobs_per_s": rates.add(monotonic(), status)}
+        return Status(msgspec.json.encode(full), _little(ready=bool(status.get("workers"))))
 
 
 class Rates:
@@ -171,11 +184,18 @@ def shown(status: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _little(*, ready: bool) -> bytes:
+    """Whether the bus would speak, and nothing of how."""
+    return msgspec.json.encode({"type": "status", "ready": ready})
+
+
 class StatusSocket:
     """The handler."""
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, keys: Keys) -> None:
         self._watcher = watcher
+        self._keys = keys
+        self._of_address: Counter[str] = Counter()
         self._open: set[web.WebSocketResponse] = set()
 
     def routes(self) -> tuple[Route, ...]:
@@ -195,22 +215,27 @@ class StatusSocket:
 
     async def serve(self, request: web.Request) -> web.WebSocketResponse:
         """GET /ws/status."""
-        if self._watcher.is_full:
-            raise Forbidden(f"{MAX_SUBSCRIBERS} watch already, which is all this server takes")
+        whose = bucket(request[ADDRESS])
+        if self._watcher.is_full or self._of_address[whose] >= MAX_OF_ADDRESS:
+            raise Overloaded("as many watch already as this server takes", retry_after_s=30)
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE_BYTES, protocols=(SUBPROTOCOL,), compress=False
         )
         await socket.prepare(request)
         self._open.add(socket)
-        subscriber = Subscriber(request[CALLER].tenant)
+        self._of_address[whose] += 1
+        subscriber = Subscriber(request[CALLER])
         self._watcher.join(subscriber)
-        sending = asyncio.create_task(_send(socket, subscriber, request))
+        sending = asyncio.create_task(self._send(socket, subscriber, request))
         try:
             async for message in socket:
                 if message.type is WSMsgType.ERROR:
                     break
         finally:
             self._open.discard(socket)
+            self._of_address[whose] -= 1
+            if not self._of_address[whose]:
+                del self._of_address[whose]
             self._watcher.leave(subscriber)
             sending.cancel()
             with suppress(asyncio.CancelledError):
@@ -222,13 +247,19 @@ class StatusSocket:
         for socket in tuple(self._open):
             await socket.close(code=WSCloseCode.GOING_AWAY)
 
-
-async def _send(socket: web.WebSocketResponse, subscriber: Subscriber, request: web.Request) -> None:
-    while True:
-        for news in await subscriber.get():
+    async def _send(
+        self, socket: web.WebSocketResponse, subscriber: Subscriber, request: web.Request
+    ) -> None:
+        while True:
+            news = await subscriber.get()
             try:
+                self._keys.still(request[CALLER])
                 async with asyncio.timeout(STALL_S):
-                    await socket.send_str(news.decode())
+                    for told in news:
+                        await socket.send_str(told.decode())
+            except Unauthorized as error:
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=error.message.encode())
+                return
             except TimeoutError:
                 log.info("a watcher at %s read nothing for %g s and is cut off", request[ADDRESS], STALL_S)
                 if request.transport is not None:
@@ -236,4 +267,4 @@ async def _send(socket: web.WebSocketResponse, subscriber: Subscriber, request: 
                 return
             except ConnectionError:
                 return
-        await asyncio.sleep(LEAST_APART_S)
+            await asyncio.sleep(LEAST_APART_S)

@@ -1,12 +1,14 @@
 """The voice store over HTTP: list, add with consent, hear and remove.
 
 A recording is decoded in a process of its own with little memory and little time (`decoding.py`): what a
-stranger sends is the one place where a codec's mistake would be theirs to use.
+stranger sends is the one place where a codec's mistake would be theirs to use. Who adds and removes is
+written down (`common/audit.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import secrets
 import tempfile
@@ -19,15 +21,27 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Meta, Struct
 
 from ..common.audio import encode
-from ..common.errors import BadRequest, Conflict, Forbidden, Overloaded, StorageError, UnknownVoice
+from ..common.audit import Actor
+from ..common.errors import (
+    BadRequest,
+    BusError,
+    Conflict,
+    Forbidden,
+    Overloaded,
+    StorageError,
+    UnknownVoice,
+)
+from ..common.printable import refuse_unprintable
 from .decoding import decode_apart
 from .fields import Language
 from .problems import BodyTooLarge, RequestTimeout, UnsupportedMediaType
 from .reading import from_words
+from .requests import ADDRESS, CALLER
 from .respond import respond
 from .routes import JSON, Answer, Route
 
 if TYPE_CHECKING:
+    from ..common.audit import Audit
     from ..common.config import Edge
     from ..common.voices import Voice, VoiceStore
 
@@ -95,8 +109,9 @@ def id_of(name: str) -> str:
 class VoicesApi:
     """The handlers."""
 
-    def __init__(self, store: VoiceStore, edge: Edge) -> None:
+    def __init__(self, store: VoiceStore, edge: Edge, audit: Audit) -> None:
         self._store = store
+        self._audit = audit
         self._most_bytes = edge.max_sample_bytes
 
     def routes(self) -> tuple[Route, ...]:
@@ -120,6 +135,7 @@ class VoicesApi:
                 (Answer("It is kept.", (JSON,), VoiceShown, 201),),
                 (Conflict, Forbidden, Overloaded, StorageError),
                 form=NewVoice,
+                scope="voices",
             ),
             Route(
                 "GET", "/v1/audio/voices/{id}", self.show, "Describe a voice", "Voices", one, (UnknownVoice,)
@@ -132,6 +148,7 @@ class VoicesApi:
                 "Voices",
                 (Answer("The recording.", ("audio/wav",)),),
                 (UnknownVoice,),
+                scope="speak",
             ),
             Route(
                 "DELETE",
@@ -140,7 +157,8 @@ class VoicesApi:
                 "Remove a voice",
                 "Voices",
                 (Answer("It is gone.", (), None, 204),),
-                (UnknownVoice, Forbidden),
+                (UnknownVoice, Forbidden, StorageError),
+                scope="voices",
             ),
         )
 
@@ -161,8 +179,18 @@ class VoicesApi:
 
     async def remove(self, request: web.Request) -> web.Response:
         """DELETE /v1/audio/voices/{id}."""
-        await asyncio.to_thread(self._store.remove, request.match_info["id"])
+        await asyncio.to_thread(self._remove, request.match_info["id"], actor_of(request))
         return web.Response(status=204)
+
+    def _remove(self, id: str, actor: Actor) -> None:
+        try:
+            sha256 = self._store.get(id).sha256
+        except UnknownVoice:
+            raise
+        except BusError:
+            sha256 = None  # its record is broken, which is a reason to remove it
+        with self._audit.act("voice.remove", actor, voice=id, sha256=sha256):
+            self._store.remove(id)
 
     async def add(self, request: web.Request) -> web.Response:
         """POST /v1/audio/voices."""
@@ -180,30 +208,53 @@ class VoicesApi:
             except _NO_FORM as error:
                 raise BadRequest(f"the body is no form: {error}"[:MAX_SAID]) from None
             asked = from_words({**fields, "audio_sample": ""}, NewVoice)
+            for field in FIELDS:
+                refuse_unprintable(field, getattr(asked, field), lines=field in ("consent", "text"))
             wav = await decode_apart(place)
+        voice = await asyncio.to_thread(self._add, asked, wav, actor_of(request))
+        return respond(shown(voice), status=201)
+
+    def _add(self, asked: NewVoice, wav: bytes, actor: Actor) -> Voice:
         id = asked.id or id_of(asked.name)
+        licence = asked.licence or "private"
+        sent = hashlib.sha256(wav).hexdigest()
         try:
-            voice = await asyncio.to_thread(
-                self._store.add,
-                id,
-                wav,
+            with self._audit.act(
+                "voice.add",
+                actor,
+                voice=id,
+                voice_name=asked.name,
                 consent=asked.consent,
-                name=asked.name,
-                language=asked.language or "en-us",
-                licence=asked.licence or "private",
-                text=asked.text or None,
-            )
+                licence=licence,
+                sent_sha256=sent,
+            ) as act:
+                voice = self._store.add(
+                    id,
+                    wav,
+                    consent=asked.consent,
+                    name=asked.name,
+                    language=asked.language or "en-us",
+                    licence=licence,
+                    text=asked.text or None,
+                )
+                act.add(sha256=voice.sha256)
         except Conflict:
             raise Conflict(
                 f"there is a voice {id!r} already: give another name or id, or remove that one first"
             ) from None
-        return respond(shown(voice), status=201)
+        return voice
+
+
+def actor_of(request: web.Request) -> Actor:
+    """Who adds or removes, for the audit."""
+    caller = request[CALLER]
+    return Actor("edge", caller.key, caller.name, caller.tenant, request[ADDRESS])
 
 
 async def _parts(request: web.Request, place: Path, most_bytes: int) -> dict[str, str]:
     """Read the form: its fields, and the recording into a file. Raises `BadRequest` and `BodyTooLarge`."""
     fields: dict[str, str] = {}
-    found = False
+    seen: set[str] = set()
     reader = await request.multipart()
     parts = 0
     while (part := await reader.next()) is not None:
@@ -211,9 +262,13 @@ async def _parts(request: web.Request, place: Path, most_bytes: int) -> dict[str
         if parts > MAX_PARTS:
             raise BadRequest(f"the form has more than {MAX_PARTS} parts")
         if not isinstance(part, BodyPartReader) or part.name not in (*FIELDS, "audio_sample"):
-            raise BadRequest(f"the form has a part that is not known: {getattr(part, 'name', None)!r}")
+            raise BadRequest(
+                f"the form has a part that is not known: {getattr(part, 'name', None)!r}"[:MAX_SAID]
+            )
+        if part.name in seen:
+            raise BadRequest(f"the form has {part.name} twice")
+        seen.add(part.name)
         if part.name == "audio_sample":
-            found = True
             await _keep(part, place, most_bytes)
         else:
             data = b""
@@ -221,9 +276,12 @@ async def _parts(request: web.Request, place: Path, most_bytes: int) -> dict[str
                 data += more
                 if len(data) > MAX_FIELD_BYTES:
                     raise BadRequest(f"{part.name} has more than {MAX_FIELD_BYTES:,} bytes")
-            fields[part.name] = data.decode("utf-8", "replace")
+            try:
+                fields[part.name] = data.decode()
+            except UnicodeDecodeError:
+                raise BadRequest(f"{part.name} is not UTF-8") from None
     missing = [name for name in ("name", "consent") if not fields.get(name, "").strip()]
-    if not found:
+    if "audio_sample" not in seen:
         missing.append("audio_sample")
     if missing:
         raise BadRequest(f"the form lacks {', '.join(missing)}")

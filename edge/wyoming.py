@@ -45,6 +45,10 @@ MAX_EVENT_BYTES: Final = 1 << 20
 MAX_CONNECTIONS: Final = 64
 MAX_TURNS: Final = 8
 SILENCE_HZ: Final = 24_000
+CUT_OFF: Final = (
+    ConnectionError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+)  # fmt: skip
+"""What ends a connection: the last five are what the package raises for an event that is none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -230,8 +234,7 @@ async def house(
         handlers[handler] = task
         try:
             await handler.run()
-        except (ConnectionError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-            # The last four are what the package raises for an event that is none.
+        except CUT_OFF as error:
             log.info("a Wyoming client was cut off: %s", error)
         finally:
             del handlers[handler]

@@ -1,16 +1,21 @@
-"""`vc voices`: the voice store. It needs no broker: workers look voices up in the same store."""
+"""`vc voices`: the voice store. It needs no broker: workers look voices up in the same store.
+
+Who adds and removes is written down (`common/audit.py`), as at the edge.
+"""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...common.printable import printable, refuse_unprintable
 from .shared import Setting, console, with_setting
 
 if TYPE_CHECKING:
+    from ...common.audit import Audit
     from ...common.voices import VoiceStore
 
 
@@ -26,6 +31,12 @@ def _store(setting: Setting) -> VoiceStore:
     return VoiceStore(config.voices.path)
 
 
+def _audit(setting: Setting) -> Audit:
+    from ...common.audit import Audit
+
+    return Audit(setting.config().security.audit)
+
+
 @voices.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list.")
 @with_setting
@@ -33,7 +44,7 @@ def list_voices(setting: Setting, as_json: bool) -> None:
     """List all voices, the shipped ones included."""
     found = _store(setting).list()
     if as_json:
-        click.echo(json.dumps([asdict(voice) for voice in found], indent=2, ensure_ascii=False))
+        _print_json([asdict(voice) for voice in found])
         return
     from rich.markup import escape
     from rich.table import Table
@@ -43,7 +54,11 @@ def list_voices(setting: Setting, as_json: bool) -> None:
         table.add_column(title, justify="right" if title == "seconds" else "left")
     for voice in found:
         table.add_row(
-            voice.id, escape(voice.name), voice.language, f"{voice.seconds:.1f}", escape(voice.licence)
+            voice.id,
+            escape(printable(voice.name)),
+            voice.language,
+            f"{voice.seconds:.1f}",
+            escape(printable(voice.licence)),
         )
     console().print(table)
 
@@ -56,11 +71,11 @@ def show(setting: Setting, id: str, as_json: bool) -> None:
     """Show all that is known of the voice ID."""
     voice = asdict(_store(setting).get(id))
     if as_json:
-        click.echo(json.dumps(voice, indent=2, ensure_ascii=False))
+        _print_json(voice)
         return
     for key, value in voice.items():
         if value is not None:
-            click.echo(f"{key}: {value}")
+            click.echo(f"{key}: {printable(str(value))}")
 
 
 @voices.command()
@@ -85,16 +100,34 @@ def add(
     replace: bool,
 ) -> None:
     """Keep RECORDING (a file of some seconds of clean speech) as the voice ID."""
-    voice = _store(setting).add(
-        id,
-        recording,
+    from ...common.audit import user
+
+    refuse_unprintable("--name", name or "")
+    refuse_unprintable("--licence", licence)
+    refuse_unprintable("--consent", consent, lines=True)
+    refuse_unprintable("--text", text or "", lines=True)
+    store = _store(setting)
+    with _audit(setting).act(
+        "voice.add",
+        user(),
+        voice=id,
+        voice_name=name or id,
         consent=consent,
-        name=name,
-        language=language,
         licence=licence,
-        text=text,
+        recording=recording,
         replace=replace,
-    )
+    ) as act:
+        voice = store.add(
+            id,
+            recording,
+            consent=consent,
+            name=name,
+            language=language,
+            licence=licence,
+            text=text,
+            replace=replace,
+        )
+        act.add(sha256=voice.sha256)
     click.echo(f'{voice.id}: {voice.seconds:.1f} s of speech kept; try: vc say "Hello." --voice {voice.id}')
 
 
@@ -103,5 +136,20 @@ def add(
 @with_setting
 def remove(setting: Setting, id: str) -> None:
     """Remove the voice ID and what was learnt of it."""
-    _store(setting).remove(id)
+    from ...common.audit import user
+    from ...common.errors import BusError, UnknownVoice
+
+    store = _store(setting)
+    try:
+        sha256 = store.get(id).sha256
+    except UnknownVoice:
+        raise
+    except BusError:
+        sha256 = None  # its record is broken, which is a reason to remove it
+    with _audit(setting).act("voice.remove", user(), voice=id, sha256=sha256):
+        store.remove(id)
     click.echo(f"{id}: removed")
+
+
+def _print_json(found: Any) -> None:
+    click.echo(printable(json.dumps(found, indent=2, ensure_ascii=False), lines=True))

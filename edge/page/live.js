@@ -42,8 +42,8 @@ function take(news) {
   if (news.type === "status") {
     status = news;
     if (news.error) show($("live-said"), news.error.message);
-    else tell($("live-said"), "connected");
-    compare(news.workers);
+    else tell($("live-said"), news.workers ? "connected" : "not-shown");
+    compare(news.workers ?? []);
     beat(news);
     showStatus();
   }
@@ -57,7 +57,12 @@ function compare(workers) {
   known = now;
 }
 
-function beat({ error, jobs, workers }) {
+function beat({ error, jobs, workers, ready }) {
+  // Without the scope `operate` a key is told whether the bus would speak, and no more.
+  if (!workers) {
+    $("pulse").dataset.state = ready ? "idle" : "lost";
+    return tell($("pulse"), ready ? "ready" : "lost");
+  }
   const waiting = jobs?.queued ?? 0;
   $("pulse").dataset.state = error || !workers.length ? "lost" : waiting + (jobs?.running ?? 0) ? "busy" : "idle";
   if (error) tell($("pulse"), "lost");
@@ -72,7 +77,7 @@ function told({ kind, id, state, engine, worker, voice, audio_s: seconds, done, 
 // ---- showing
 
 function showStatus() {
-  if (!status) return;
+  if (!status?.workers) return;
   const { jobs, totals, jobs_per_s: rate, workers } = status;
   const figures = [
     [words("waiting"), jobs?.queued],

@@ -21,7 +21,8 @@ def test_the_shipped_file_says_the_defaults() -> None:
     assert shipped.workers == defaults.workers
     assert shipped.edge.jobs == str(ROOT / defaults.edge.jobs)
     assert msgspec.structs.replace(shipped.edge, jobs=defaults.edge.jobs) == defaults.edge
-    assert shipped.security == defaults.security
+    assert shipped.security.audit == str(ROOT / (defaults.security.audit or ""))
+    assert msgspec.structs.replace(shipped.security, audit=defaults.security.audit) == defaults.security
     assert shipped.voices.path == str(ROOT / "voices")
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from tests.edge.server import EdgeProcess
 from voicebus.client.launch import Bus
+from voicebus.edge.keys import Caller
 from voicebus.edge.news import Happening, News
-from voicebus.edge.status_socket import EVENTS_KEPT, Rates, Subscriber
+from voicebus.edge.status_socket import EVENTS_KEPT, Rates, Status, Subscriber
 
 PACE = {"seconds_per_char": 0.01, "realtime_factor": 0}
 
@@ -91,11 +92,11 @@ def test_pages_from_elsewhere_may_not_watch(edge: EdgeProcess, bus: Bus) -> None
 
 def test_a_subscriber_that_is_slow_gets_the_latest_and_no_queue() -> None:
     async def main() -> None:
-        subscriber = Subscriber("mine")
+        subscriber = Subscriber(Caller(tenant="mine", scopes=("operate",)))
         news = News()
         news.listen(subscriber.happened)
         for number in range(1000):
-            subscriber.put(b"status %d" % number)
+            subscriber.put(Status(b"status %d" % number, b"little"))
             news.tell("mine", Happening("job", f"job {number}", "running"))
             news.tell("another's", Happening("job", "secret", "running"))
         status, events = await subscriber.get()

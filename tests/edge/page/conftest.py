@@ -114,6 +114,6 @@ def page(opened: Opener, stand: tuple[Bus, EdgeProcess]) -> Page:
 
 @pytest.fixture
 def guarded(stand: tuple[Bus, EdgeProcess], tmp_path: Path) -> Iterator[tuple[EdgeProcess, str]]:
-    _, key = ApiKeys(tmp_path / "keys.json").new("a")
+    _, key = ApiKeys(tmp_path / "keys.json").new("a", scopes=["speak", "operate"])
     with EdgeProcess(stand[0], edge={"api_keys": str(tmp_path / "keys.json")}) as edge:
         yield edge, key
