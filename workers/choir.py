@@ -119,7 +119,7 @@ class Choir(Generic[StateT]):
                 self._look(chosen, open_rows)
             for place in list(open_rows):  # what the engine has left open is over all the same
                 self._hear(chosen[place], place, None, open_rows)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._broken(chosen, open_rows, error)
         else:
             self._fits(len(rows))
@@ -167,7 +167,7 @@ class Choir(Generic[StateT]):
         """Do something with a job; what goes wrong ends it and no other. Return whether it goes on."""
         try:
             call()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             self._leave(attempt)
             attempt.fail(error)
             return False

@@ -90,7 +90,7 @@ def _serve(link: AgentLink) -> int:
         problem = error
     except MemoryError:
         problem = EngineError(f"engine {setup.engine} does not fit into this machine's memory")
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         log.exception("engine %s could not be loaded", setup.engine)
         problem = EngineError(f"engine {setup.engine} could not be loaded: {type(error).__name__}: {error}")
     else:

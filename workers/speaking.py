@@ -27,7 +27,7 @@ class Speaker(Generic[StateT]):
                 attempt.check()
                 self._segment(attempt)
             attempt.finish()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a panic in Rust is no `Exception`; Ctrl-C never comes here
             attempt.fail(error)
 
     def _segment(self, attempt: Attempt[StateT]) -> None:

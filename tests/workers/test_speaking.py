@@ -166,6 +166,10 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
 
+class PanicException(BaseException):
+    """Named as pyo3's."""
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
@@ -174,6 +178,8 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), "overloaded", "memory"),
         (OutOfMemoryError("CUDA"), "overloaded", "memory"),
         (SystemExit(3), "engine_error", "SystemExit: 3"),
+        # What a library written in Rust raises at its own bugs: it ended the engine, three times a job.
+        (PanicException("not a char boundary"), "engine_error", "PanicException: not a char boundary"),
         (RecursionError("deep"), "engine_error", "RecursionError"),
     ],
 )
