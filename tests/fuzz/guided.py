@@ -1,0 +1,71 @@
+"""A target under atheris: libFuzzer's engine, guided by which lines of our code an input reaches.
+
+There are wheels of atheris for CPython 3.11 to 3.13 on Linux. Where there is none the same targets run with
+the changes of `mutate.py` alone, and the report says so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+AVAILABLE: Final = find_spec("atheris") is not None
+Ended = Callable[[int, Any], None]
+
+
+def instrumented() -> None:
+    """Load all targets so that atheris sees what runs in what they test. Before anything else imports that."""
+    atheris: Any = import_module("atheris")
+    with atheris.instrument_imports(include=["voicebus", "wyoming.event", "aiohttp.multipart"]):
+        import_module("tests.fuzz.targets")
+
+
+def hunt_guided(
+    name: str, seed: int, seconds: float, scratch: Path, before: Callable[[bytes], None], ended: Ended
+) -> None:
+    """Run a target until the time is over or something is found, tell `ended`, and end the process."""
+    from tests.fuzz.hunting import arm, try_once
+    from tests.fuzz.targets import TARGETS
+
+    atheris: Any = import_module("atheris")
+    target = TARGETS[name]
+    arm()
+    dice = Random(seed)
+    until = time.monotonic() + seconds
+    count = 0
+
+    def one(data: bytes) -> None:
+        nonlocal count
+        before(data)
+        count += 1
+        finding = try_once(target, data)
+        if finding is not None or time.monotonic() >= until:
+            ended(count, finding)
+            sys.stdout.flush()
+            os._exit(0)
+
+    def change(data: bytes, most: int, _seed: int) -> bytes:
+        if dice.random() < 0.5:
+            return atheris.Mutate(data, most)
+        return target.mutate(data, dice)[:most]
+
+    folder = scratch / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(target.inputs()):
+        (folder / f"seed-{number}").write_bytes(data)
+    atheris.Setup(
+        [
+            name, f"-max_len={target.max_bytes}", f"-seed={seed % (1 << 31) or 1}", "-timeout=0", "-rss_limit_mb=0",
+            "-verbosity=0", "-print_final_stats=0", "-handle_segv=0", "-handle_abrt=0", str(folder),
+        ],
+        one,
+        custom_mutator=change,
+    )  # fmt: skip
+    atheris.Fuzz()
