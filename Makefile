@@ -35,8 +35,9 @@ check: $(VENV)/check.stamp  ## format, lint, strict types
 audit: $(VENV)/test.stamp  ## is a pinned release known to be vulnerable? Says so too where no advisory database can be reached
 	$(BIN)/python -m requirements.audit
 
-lock: $(VENV)/check.stamp  ## write the locks anew from setup.cfg: make lock UPGRADE=1 takes new releases
+lock: $(VENV)/check.stamp  ## write the locks anew from setup.cfg, and what is told of them: make lock UPGRADE=1 takes new releases
 	$(BIN)/python -m requirements.lock $(if $(UPGRADE),--upgrade)
+	$(BIN)/python -m requirements.licences
 
 format: $(VENV)/check.stamp  ## rewrite to the project's format
 	$(BIN)/ruff check --fix .

@@ -25,19 +25,27 @@ class Advisories(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/v1/query"
+
+    @property
     def arguments(self) -> list[str]:
-        return ["--service", "osv", "--osv-url", f"http://127.0.0.1:{self.server_port}/v1/query"]
+        return ["--service", "osv", "--osv-url", self.url]
+
+    @property
+    def source(self) -> Source:
+        return Source(("--vulnerability-service", "osv", "--osv-url", self.url))
 
 
 class _Answer(BaseHTTPRequestHandler):
-    server: Advisories
-
     def do_POST(self) -> None:
+        server = self.server
+        assert isinstance(server, Advisories)
         query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         release = (query["package"]["name"], query["version"])
-        self.server.asked.add(release)
-        body = json.dumps({"vulns": [KNOWN]} if release in self.server.known else {}).encode()
-        self.send_response(500 if release[0] == self.server.fails_on else 200)
+        server.asked.add(release)
+        body = json.dumps({"vulns": [KNOWN]} if release in server.known else {}).encode()
+        self.send_response(500 if release[0] == server.fails_on else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -72,7 +80,7 @@ def test_it_asks_about_every_release_of_every_lock(
 def test_it_fails_on_a_vulnerable_pin(advisories: Advisories, capsys: pytest.CaptureFixture[str]) -> None:
     pin = next(pin for pin in LOCKS[0].pins() if pin.name == "aiohttp")
     advisories.known.add((pin.name, pin.version))
-    assert audit(LOCKS[:1], Source(tuple(advisories.arguments))) == VULNERABLE
+    assert audit(LOCKS[:1], advisories.source) == VULNERABLE
     assert f"VULNERABLE: aiohttp {pin.version}: PYSEC-0000-1" in capsys.readouterr().out
 
 
@@ -91,7 +99,7 @@ def test_a_source_that_fails_half_way_is_not_believed(
     advisories: Advisories, capsys: pytest.CaptureFixture[str]
 ) -> None:
     advisories.fails_on = "aiohttp"
-    assert audit(LOCKS[:1], Source(tuple(advisories.arguments))) == NOT_AUDITED
+    assert audit(LOCKS[:1], advisories.source) == NOT_AUDITED
     assert "NOT AUDITED" in capsys.readouterr().err
 
 
