@@ -24,7 +24,7 @@ from ..common.errors import (
     DeadlineExceeded,
     ProtocolError,
 )
-from ..common.messages import Done, Failed, Submit, decode, encode, failed
+from ..common.messages import Done, Failed, Spoken, Started, Submit, decode, encode, failed
 from .admission import Admission
 from .attempts import Attempts
 from .clientele import Clientele
@@ -188,7 +188,7 @@ class BrokerCore:
     # ---- from workers
 
     def started(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
-        """An attempt begins."""
+        """An attempt begins. Raises `ProtocolError`."""
         worker = self._workers.get(peer)
         job = None if worker is None else worker.inflight.get(envelope[4:22])
         if worker is None or job is None:
@@ -196,6 +196,7 @@ class BrokerCore:
             return
         worker.seen_at = worker.progress_at = job.progress_at = now
         if job.state == _ASSIGNED:
+            decode(header, Started)  # it goes on as it is, to whoever waits for it
             self.attempts.started(job, now)
             self.results.started(job, envelope, header)
             client = job.client.peer
@@ -239,13 +240,14 @@ class BrokerCore:
             self.attempts.abandon(job, cause, counted=True)
 
     def done(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
-        """An attempt has spoken everything."""
+        """An attempt has spoken everything. Raises `ProtocolError`."""
+        end = decode(header, Done)
         worker = self._workers.get(peer)
         job = self.attempts.close(peer, envelope, now, well=True)
         if job is None or worker is None:
             return
         durable = job.submit.durable
-        if durable and decode(header, Done).chunks != job.next_chunk:
+        if durable and (end.chunks != job.next_chunk or not job.started):
             # A client counts for itself; what goes into the journal nobody counts again.
             self.attempts.retry(job, worker, "DONE does not fit what was spoken", counted=True)
         else:
@@ -275,6 +277,7 @@ class BrokerCore:
             and not len(payload) & 1
             and not (job.submit.durable or job.silent or job.watchers)
         ):
+            decode(header, Spoken)
             self.attempts.close(peer, envelope, now)
             self.ledger.done(job, envelope, header, payload)
             self.results.keep_spoken(job, envelope, header, payload, now)

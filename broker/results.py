@@ -149,7 +149,8 @@ class Results:
         if error is not None:
             self.forget(job)
             self.size_bytes += size
-        elif job.record is None:
+        elif job.record is None or not job.started:
+            self.forget(job)  # too large, or of a worker that never said what it speaks: no page could begin
             return False
         else:
             # Its frames are on account already.

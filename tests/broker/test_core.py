@@ -298,7 +298,7 @@ def test_the_same_submission_attaches_and_another_body_conflicts() -> None:
     bus.submit(b"thief", job, voice="basil")
     assert bus.answer(job, b"thief") == "conflict"
     bus.ready(b"w1")
-    bus.done(b"w1", bus.given(b"w1")[0])
+    bus.finish(b"w1", bus.given(b"w1")[0])
     assert bus.answer(job, b"again") == "done"
     assert bus.answer(job, b"c") == "open"
 
@@ -650,3 +650,30 @@ def test_half_a_sample_loses_the_attempt(at_once: bool) -> None:
     bus.spoken(b"w2", again)
     assert bus.answer(job) == "done"
     assert b"odd" not in [frame for message in bus.sent.to_client[b"c"] for frame in message]
+
+
+@pytest.mark.parametrize("kind", [wire.STARTED, wire.DONE, wire.SPOKEN])
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_header_of_a_worker_that_is_none_goes_no_further(kind: int, durable: bool) -> None:
+    """Fuzzing found that it was passed on: the client could not read it and waited for ever; of a durable job
+    the attempt was closed as well, and the job hung in no table."""
+    bus = Bus(journal="state")
+    bus.ready(b"w")
+    job = bus.submit(durable=durable)
+    for entry in list(bus.core.to_journal):
+        bus.core.journalled(entry, None, bus.now)
+    bus.settle()
+    (key,) = bus.given(b"w")
+    envelope = wire.pack_envelope(kind, key[:16], 1, wire.SEGMENT_END)
+    header = b"\x93\xc0\xc0\xc0"
+    with pytest.raises(ProtocolError):
+        if kind == wire.SPOKEN:
+            bus.core.spoken(b"w", envelope, (header, b"\0\0"), bus.now)
+        else:
+            (bus.core.started if kind == wire.STARTED else bus.core.done)(b"w", envelope, header, bus.now)
+    bus.settle()
+    assert bus.answer(job) == "open"
+    bus.core.check_invariants()
+    bus.finish(b"w", key)
+    bus.settle()
+    assert bus.answer(job) == "done"
