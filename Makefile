@@ -8,7 +8,7 @@ LOCKED := pip install --quiet --require-hashes --no-deps --no-build-isolation
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-engines test-edge test-gpu check format audit lock bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos soak soak-mutations models clean
+.PHONY: demo test test-engines test-edge test-gpu check format audit lock wheel bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos soak soak-mutations models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -38,6 +38,15 @@ audit: $(VENV)/test.stamp  ## is a pinned release known to be vulnerable? Says s
 lock: $(VENV)/check.stamp  ## write the locks anew from setup.cfg, and what is told of them: make lock UPGRADE=1 takes new releases
 	$(BIN)/python -m requirements.lock $(if $(UPGRADE),--upgrade)
 	$(BIN)/python -m requirements.licences
+	$(BIN)/python -m requirements.sbom
+
+# From what is committed, in a folder of its own, with one time and one mode for all files: twice the same bytes.
+wheel: $(VENV)/build.stamp  ## the wheel of what is committed, into dist/, with its bill of materials; reproducible
+	@rm -rf dist .cache/wheel && mkdir -p .cache/wheel
+	@umask 022 && git archive HEAD | tar -x --no-same-permissions -C .cache/wheel
+	SOURCE_DATE_EPOCH=$$(git log -1 --pretty=%ct) $(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .cache/wheel
+	@rm -rf .cache/wheel && sha256sum dist/*.whl
+
 
 format: $(VENV)/check.stamp  ## rewrite to the project's format
 	$(BIN)/ruff check --fix .
