@@ -1,16 +1,18 @@
 """The files behind a voice store: a local folder, or anything fsspec reaches.
 
 A folder is the common case and gets what only a file system can give: atomic renames, a lock between
-processes, and a refusal of links that lead out of the store. An object store has none of these, but writes
-each object whole; there the voice's record, written last, is what makes a voice exist. Both are asked in
-terms of voice ids and two file names, never of paths.
+processes, and a refusal of links that lead out of the store and of whatever else is no file. An object store
+has none of these, but writes each object whole; there the voice's record, written last, is what makes a voice
+exist. Both are asked in terms of voice ids and two file names, never of paths.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -31,7 +33,7 @@ class VoiceFiles(Protocol):
     is_remote: bool
 
     def ids(self) -> dict[str, str]:
-        """Every id that has a record, with a token that changes when the record does."""
+        """Every id that has a record, readable or not, with a token that changes when the record does."""
         ...
 
     def token(self, id: str) -> str | None:
@@ -102,17 +104,57 @@ class LocalFiles:
             found = os.stat(self._root / id / RECORD)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            # A link to itself, or a folder of somebody else: a voice that cannot be read, and no reason to
+            # read no other. `read` says which.
+            return f"error {error.errno}"
         return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
 
     def read(self, id: str, file: str, max_bytes: int) -> bytes:
-        """See `VoiceFiles`. Raises `BadRequest` for a link that leaves the store."""
-        path = self._root / id / file
-        if not path.resolve().is_relative_to(self._root.resolve()):
+        """See `VoiceFiles`. Raises `BadRequest` for a link out of the store and for what is no file."""
+        try:
+            with open(self._opened(id, file), "rb") as stream:
+                return stream.read(max_bytes + 1)
+        except FileNotFoundError:
+            raise
+        except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 call a circle of links a RuntimeError
+            reason = error.strerror if isinstance(error, OSError) else "it is a link to itself"
             raise BadRequest(
-                f"{file} of voice {id!r} is a link out of the voice store: put the file itself there"
-            )
-        with open(path, "rb") as stream:
-            return stream.read(max_bytes + 1)
+                f"{file} of voice {id!r} cannot be read ({reason or error}): mend or remove the voice"
+            ) from None
+
+    def _opened(self, id: str, file: str) -> int:
+        """A descriptor of a file, which is none but a regular one inside the store, whoever moves it now.
+
+        Raises `BadRequest`, and `OSError` and `RuntimeError` as the system does.
+        """
+        root = self._root.resolve()
+        path = (self._root / id / file).resolve(strict=True)
+        outside = BadRequest(
+            f"{file} of voice {id!r} is a link out of the voice store: put the file itself there"
+        )
+        if not path.is_relative_to(root):
+            raise outside
+        *folders, name = path.relative_to(root).parts
+        opened = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # Step by step and through no link: one that has been put in the way since is not followed.
+            for folder in folders:
+                inner = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=opened)
+                os.close(opened)
+                opened = inner
+            # Without waiting: opening a pipe takes until somebody writes to it.
+            found = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=opened)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise outside from None
+            raise
+        finally:
+            os.close(opened)
+        if not stat.S_ISREG(os.fstat(found).st_mode):
+            os.close(found)
+            raise BadRequest(f"{file} of voice {id!r} is no file but something else: put a file there")
+        return found
 
     def write(self, id: str, file: str, data: bytes) -> None:
         """See `VoiceFiles`."""
@@ -128,7 +170,7 @@ class LocalFiles:
         if folder.is_symlink():
             folder.unlink()
             return
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, IsADirectoryError):
             (folder / RECORD).unlink()
         # Cached states of the voice lie beside it and go with it.
         shutil.rmtree(folder, ignore_errors=True)
@@ -138,7 +180,8 @@ class LocalFiles:
     def locked(self) -> Generator[None]:
         """See `VoiceFiles`. The kernel frees the lock when its holder dies."""
         self._root.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        # Through no link: it would make a file wherever that leads.
+        descriptor = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

@@ -1,8 +1,9 @@
 """What is known of a voice: `voice.yaml`, read strictly.
 
 The file is written by us but may be edited by hand or come from elsewhere, so it is bounded in size, parsed
-by YAML's safe loader and checked field by field; a mistake is reported with its place. Consent stands in it
-as words, because a voice belongs to somebody.
+by YAML's safe loader and checked field by field; a mistake is reported with its place. What is in it goes
+on into JSON, into logs and before people's eyes, so names must show as what they are, and no words may hold
+half a character, which nothing can send on. Consent stands in it as words: a voice belongs to somebody.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from .errors import ConfigError
+from .errors import BadRequest, ConfigError
+from .printable import printable, refuse_unprintable
 from .yaml_reading import read_yaml
 
 ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
@@ -46,12 +48,12 @@ class Voice:
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     name: Annotated[str, Meta(min_length=1, max_length=200)]
-    language: Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[a-z0-9]{2,8})*$")]
+    language: Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[a-z0-9]{2,8})*\Z")]
     consent: _Words
     licence: Annotated[str, Meta(min_length=1, max_length=200)]
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
     created: Annotated[str, Meta(min_length=10, max_length=40)]
-    seconds: Annotated[float, Meta(ge=0)]
+    seconds: Annotated[float, Meta(ge=0, le=86_400)]
     sample_rate: Annotated[int, Meta(ge=4000, le=192_000)]
     text: Annotated[str, Meta(max_length=20_000)] | None = None
     shipped: bool = False
@@ -69,14 +71,22 @@ def parse_record(id: str, data: bytes) -> Voice:
             # A date without quotes is a date to YAML and words to us.
             raw = {key: _dated(value) for key, value in raw.items()}  # pyright: ignore[reportUnknownVariableType]
         record = msgspec.convert(raw, _Record)
+        for field in ("name", "licence", "created"):
+            refuse_unprintable(f"its {field}", getattr(record, field))
+        f"{record.consent}{record.text}".encode()
+    except BadRequest as error:
+        raise ConfigError(f"voice.yaml of voice {id!r} is wrong: {error.message}, or remove it") from None
     except (msgspec.ValidationError, ValueError) as error:
-        why = " ".join(str(error).split())[:300]
+        why = printable(" ".join(str(error).split()))[:300]
         raise ConfigError(f"voice.yaml of voice {id!r} is wrong ({why}): mend or remove it") from None
     return Voice(id=id, **msgspec.structs.asdict(record))
 
 
 def format_record(voice: Voice) -> bytes:
-    """Write the bytes of a voice.yaml. Raises `msgspec.ValidationError` for a field out of its bounds."""
+    """Write the bytes of a voice.yaml.
+
+    Raises `msgspec.ValidationError` for a field out of its bounds, `BadRequest` where all together are.
+    """
     import yaml
 
     fields = {name: getattr(voice, name) for name in _Record.__struct_fields__}
@@ -84,7 +94,10 @@ def format_record(voice: Voice) -> bytes:
     kept = {
         name: value for name, value in msgspec.structs.asdict(record).items() if value not in (None, False)
     }
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).encode()
+    data = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=100).encode()
+    if len(data) > MAX_RECORD_BYTES:  # it could never be read again
+        raise BadRequest(f"consent and text together take more than {MAX_RECORD_BYTES:,} bytes: shorten them")
+    return data
 
 
 def now_utc() -> str:

@@ -25,6 +25,7 @@ import msgspec
 from .atomic import write_bytes
 from .audio import decode
 from .errors import BadRequest, ConfigError, Conflict, Forbidden, UnknownVoice
+from .printable import refuse_unprintable
 from .reference import MAX_SECONDS, prepare_reference
 from .voice_files import RECORD, REFERENCE, LocalFiles, VoiceFiles, open_files
 from .voice_record import ID, MAX_RECORD_BYTES, Voice, format_record, now_utc, parse_record
@@ -145,18 +146,24 @@ class VoiceStore:
             raise BadRequest(
                 "consent is missing: say in words who allows this voice to be cloned (--consent)"
             )
+        name, licence = (name or id).strip(), licence.strip()
+        consent, text = (_lines(words) for words in (consent, text or ""))
+        refuse_unprintable("the name", name)
+        refuse_unprintable("the licence", licence)
+        refuse_unprintable("the consent", consent, lines=True)
+        refuse_unprintable("the text", text, lines=True)
         prepared = prepare_reference(source)
         voice = Voice(
             id=id,
-            name=(name or id).strip(),
+            name=name,
             language=language.strip().lower().replace("_", "-"),
-            consent=consent.strip(),
-            licence=licence.strip(),
+            consent=consent,
+            licence=licence,
             sha256=hashlib.sha256(prepared.wav).hexdigest(),
             created=now_utc(),
             seconds=round(min(prepared.levels.seconds, MAX_SECONDS), 3),
             sample_rate=prepared.rate_hz,
-            text=(text or "").strip() or None,
+            text=text or None,
         )
         try:
             record = format_record(voice)
@@ -271,7 +278,7 @@ class VoiceStore:
         """Write the recording, then the record that makes it a voice; undo the first if the second fails."""
         before: bytes | None = None
         if self._own.token(voice.id) is not None:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, BadRequest):  # what cannot be read need not be kept
                 before = self._own.read(voice.id, REFERENCE, MAX_REFERENCE_BYTES)
         try:
             self._own.write(voice.id, REFERENCE, wav)
@@ -308,6 +315,11 @@ def shipped_folder() -> Path:
     if not places:
         raise ConfigError("the package voicebus.voices is not installed: install voicebus again")
     return Path(places[0])
+
+
+def _lines(words: str) -> str:
+    """Words of several lines, with the line ends of one system."""
+    return words.replace("\r\n", "\n").strip()
 
 
 def _prune(folder: Path) -> None:

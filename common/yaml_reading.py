@@ -6,7 +6,8 @@ and RecursionError for brackets in brackets. A configuration is refused with a s
 
 It makes a hundred aliases one object, but whoever walks what it made (to check it, to send it on) walks that
 object a hundred times: nine lines of nine aliases each are 400 million strings. So what a document amounts to
-is counted before anything is made of it.
+is counted before anything is made of it. A key that stands twice, of which YAML's readers take the last, is
+refused: one of both is a mistake.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def read_yaml(text: str | bytes) -> Any:
 def _values(node: Node, known: dict[int, int]) -> int:
     """How many values a node stands for. Raises `YAMLError` where it stands within itself."""
     from yaml import YAMLError
-    from yaml.nodes import MappingNode, SequenceNode
+    from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
     if not isinstance(node, MappingNode | SequenceNode):
         return 1
@@ -59,7 +60,12 @@ def _values(node: Node, known: dict[int, int]) -> int:
         raise YAMLError("an alias in it stands for what it is in")
     if counted is None:
         known[id(node)] = 0
-        parts: list[Any] = node.value
-        inner = [part for pair in parts for part in pair] if isinstance(node, MappingNode) else parts
+        inner: list[Any] = node.value
+        if isinstance(node, MappingNode):
+            keys = [(key.tag, key.value) for key, _ in inner if isinstance(key, ScalarNode)]
+            if len(set(keys)) < len(keys):
+                twice = next(name for tag, name in keys if keys.count((tag, name)) > 1)
+                raise YAMLError(f"it says {twice[:80]!r} twice")
+            inner = [part for pair in inner for part in pair]
         counted = known[id(node)] = 1 + sum(_values(part, known) for part in inner)
     return counted

@@ -54,6 +54,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         ("logging: {level: LOUD}", "logging.level: .*DEBUG, INFO"),
         ("- a\n- b", "sections"),
         ("broker: [", "not valid YAML"),
+        ("broker: {name: a}\nedge: {}\nbroker: {}", "says 'broker' twice"),
         ("x: !!python/object/apply:os.system [id]", "not valid YAML"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -275,6 +278,119 @@ def test_links_out_of_the_store_are_refused(place: Path, tmp_path: Path, link: s
     assert outside.reference("nina").rate_hz == 24_000
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def _device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("file", ["voice.yaml", "reference.wav"])
+@pytest.mark.parametrize("spoil", [_pipe, _folder, _circle, _device])
+def test_what_is_no_file_is_refused_at_once_and_hides_no_other_voice(
+    place: Path, file: str, spoil: Callable[[Path], None]
+) -> None:
+    """A pipe held up whoever listed the voices for ever; a circle of links, or a folder, hid all others."""
+    store = VoiceStore(place)
+    for id in ("good", "bad"):
+        store.add(id, AMBER, consent="my own voice")
+    spoil(place / "bad" / file)
+    assert "good" in ids(VoiceStore(place))
+    with pytest.raises(BadRequest, match=rf"{file} of voice 'bad'"):
+        VoiceStore(place).reference("bad")
+    store.remove("bad")
+    assert not (place / "bad").exists()
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_looked_at_is_not_followed(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = VoiceStore(place)
+    store.add("nina", AMBER, consent="my own voice")
+    shutil.copytree(place / "nina", tmp_path / "secret")
+    resolve = Path.resolve
+
+    def swapped(self: Path, strict: bool = False) -> Path:
+        found = resolve(self, strict)
+        if self.name == "reference.wav" and not (place / "nina").is_symlink():
+            (place / "nina").rename(tmp_path / "away")
+            (place / "nina").symlink_to(tmp_path / "secret")
+        return found
+
+    monkeypatch.setattr(Path, "resolve", swapped)
+    with pytest.raises(BadRequest, match="out of the voice store"):
+        store.reference("nina")
+    assert (place / "nina").is_symlink()
+
+
+def test_the_lock_is_no_way_out_of_the_store(place: Path, tmp_path: Path) -> None:
+    """A link of its name made an empty file wherever it led."""
+    place.mkdir()
+    (place / ".lock").symlink_to(tmp_path / "made")
+    with pytest.raises(ConfigError):
+        VoiceStore(place).add("nina", AMBER, consent="my own voice")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("field", ["name", "licence", "consent", "text"])
+@pytest.mark.parametrize("sign", ["\x1b[2J", "\0", "\u202e", "\ud800", "\x9b"])
+def test_words_that_do_not_show_are_not_kept(place: Path, field: str, sign: str) -> None:
+    fields = {"consent": "my own voice"} | {field: f"me{sign}you"}
+    with pytest.raises(BadRequest, match=rf"{field} .*U\+"):
+        VoiceStore(place).add("nina", AMBER, **fields)
+    assert not (place / "nina").exists()
+
+
+def test_words_of_several_lines_are_kept_with_plain_line_ends(place: Path) -> None:
+    store = VoiceStore(place)
+    assert store.add("nina", AMBER, consent="mine,\r\nI say", text="One.\r\nTwo.").text == "One.\nTwo."
+    assert store.get("nina").consent == "mine,\nI say"
+
+
+def test_words_that_could_not_be_read_again_are_not_kept(place: Path) -> None:
+    """Each field was within its bounds, and the record then larger than any that is read."""
+    with pytest.raises(BadRequest, match="shorten"):
+        VoiceStore(place).add("nina", AMBER, consent="my own voice", text="\U0001f600" * 19_000)
+    assert not (place / "nina").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "a\x1b[2Jb"},
+        {"name": "\u202eanin"},
+        {"licence": "free\nas air"},
+        {"seconds": float("inf")},
+        {"language": "en\n"},
+        {"text": "half of \ud83d"},
+        {"consent": "half of \ud83d"},
+    ],
+    ids=str,
+)
+def test_a_record_from_elsewhere_cannot_hold_what_no_answer_may(place: Path, change: dict[str, Any]) -> None:
+    """Half a character and an endless length cannot be sent on: one record broke the list of all voices."""
+    store = VoiceStore(place)
+    store.add("nina", AMBER, consent="my own voice")
+    path = place / "nina" / "voice.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    with pytest.raises(ConfigError, match=r"voice\.yaml of voice 'nina' is wrong"):
+        store.get("nina")
+    assert ids(store) == ["amber", "basil"]
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -285,6 +401,7 @@ def test_links_out_of_the_store_are_refused(place: Path, tmp_path: Path, link: s
         "{unclosed: ",
         "x: " + "y" * 70_000,
         "[" * 5000,
+        "a: &a [*a]",
     ],
 )
 def test_a_wrong_record_is_refused_by_name_and_hides_no_other_voice(place: Path, record: str) -> None:
