@@ -2,8 +2,8 @@
 
 `python -m requirements.sbom` writes it, at the end of `make lock`; every wheel carries it in
 `.dist-info/sboms`, where PEP 770 says that tools look for it. It names no time and no random number: the same
-tree makes the same bytes. What is a part of the wheel has its hash; a package has none, for which of its files
-is installed depends on the machine: the lock has the hashes of them all.
+tree makes the same bytes. What is a part of the wheel has its hash; a package has none, for which of its
+files is installed depends on the machine: the lock has the hashes of them all.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import re
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
-from cyclonedx.model import HashAlgorithm, HashType, Property
-from cyclonedx.model.bom import Bom, BomMetaData
-from cyclonedx.model.component import Component, ComponentScope, ComponentType
-from cyclonedx.model.license import LicenseExpression
+import cyclonedx.model
+import cyclonedx.model.bom
+import cyclonedx.model.component
+import cyclonedx.model.license
+from cyclonedx.model import HashAlgorithm
+from cyclonedx.model.component import ComponentScope, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 from packaging.requirements import Requirement
@@ -27,6 +29,14 @@ from packaging.utils import canonicalize_name
 
 from .licences import rows
 from .locks import FOLDER, LOCKS, SETUP, Pin, direct
+
+# The library's decorators hide from a type checker what these take.
+Bom: Any = cyclonedx.model.bom.Bom
+BomMetaData: Any = cyclonedx.model.bom.BomMetaData
+Component: Any = cyclonedx.model.component.Component
+HashType: Any = cyclonedx.model.HashType
+LicenseExpression: Any = cyclonedx.model.license.LicenseExpression
+Property: Any = cyclonedx.model.Property
 
 PATH: Final = FOLDER / "voicebus.cdx.json"
 
@@ -43,7 +53,7 @@ def document() -> str:
     setup = configparser.ConfigParser()
     setup.read(SETUP)
     (lock,) = (lock for lock in LOCKS if lock.name == "run")
-    always = {canonicalize_name(Requirement(line).name) for line in direct(())}
+    always: set[str] = {canonicalize_name(Requirement(line).name) for line in direct(())}
     pins = lock.pins()
     needed = set(_needed(always, pins))
     ourselves = Component(
@@ -71,7 +81,7 @@ def document() -> str:
     return JsonV1Dot6(bom).output_as_string(indent=1) + "\n"
 
 
-def _carried(path: str, licence: str) -> Component:
+def _carried(path: str, licence: str) -> Any:
     digest = hashlib.sha256((FOLDER.parent / path).read_bytes()).hexdigest()
     return Component(
         name=f"voicebus/{path}",
@@ -82,7 +92,7 @@ def _carried(path: str, licence: str) -> Component:
     )
 
 
-def _package(pin: Pin, licence: str, *, required: bool) -> Component:
+def _package(pin: Pin, licence: str, *, required: bool) -> Any:
     marker = [Property(name="voicebus:marker", value=str(pin.marker))] if pin.marker else []
     purl = PackageURL("pypi", name=pin.name, version=pin.version)
     return Component(
