@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := pip install --quiet --require-hashes --no-deps --no-build-isolation
+UNSAFE := B401,B402,B405,B406,B407,B408,B409,B411,B412,B413,B415,B613,B614,B615
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -26,9 +27,12 @@ test-edge: $(VENV)/check.stamp .cache/edge-tools.stamp models  ## the edge, in a
 test-gpu: $(VENV)/engines.stamp models  ## the real engines on an NVIDIA GPU, where PyTorch is a build for it
 	$(BIN)/python -m pytest -m gpu
 
-check: $(VENV)/check.stamp  ## format, lint, strict types
+# bandit only for what ruff has no rule for: imports that invite trouble (pickle has a test of its own), text that hides how it runs,
+# weights read as programs, models fetched without a revision.
+check: $(VENV)/check.stamp  ## format, lint, what is unsafe, strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/bandit --quiet --recursive --tests $(UNSAFE) broker client common edge workers voices examples bench requirements tests
 	@mkdir -p .cache/types && ln -sfn ../.. .cache/types/voicebus
 	$(BIN)/pyright --pythonpath $(BIN)/python
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -38,7 +39,7 @@ print(found)
 def processes(nice: int, before: str = "", *, fixed: int = 0) -> list[set[tuple[int, int]]]:
     code = [sys.executable, "-c", before + SEEN % (nice, fixed)]
     found = subprocess.run(code, capture_output=True, text=True, check=True)
-    return eval(found.stdout)
+    return ast.literal_eval(found.stdout)
 
 
 def slice_ns(thread: int) -> int | None:
