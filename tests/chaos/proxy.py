@@ -23,7 +23,7 @@ THROTTLE_S: Final = 0.02
 class Mode(Enum):
     """What becomes of the bytes."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - what the proxy does, no secret
     THROTTLE = "throttle"
     SWALLOW = "swallow"
 

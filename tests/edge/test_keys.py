@@ -49,7 +49,7 @@ def test_a_key_names_its_tenant_and_quota(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("host", "refused"),
-    [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("example.org", True)],
+    [("127.0.0.1", False), ("::1", False), ("localhost", False), ("0.0.0.0", True), ("example.org", True)],  # noqa: S104 - refused
 )
 def test_an_edge_that_others_reach_asks_for_keys(host: str, refused: bool) -> None:
     if refused:

@@ -93,7 +93,7 @@ def _vocabulary(path: Path) -> dict[str, int]:
     tags = [f"[{language}]" for language in LANGUAGES]
     names = [*SPECIAL, *dict.fromkeys(LETTERS), "[START]", *tags]
     vocabulary = {name: index for index, name in enumerate(names)}
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[], unk_token="[UNK]"))
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[], unk_token="[UNK]"))  # noqa: S106 - a word, no secret
     tokenizer.add_special_tokens(
         [tokenizers.AddedToken(name, special=True, normalized=False) for name in (*SPECIAL, "[START]", *tags)]
     )
