@@ -35,7 +35,7 @@ COMMANDS: Final = {
     "status": _Home("status", "status", "Show workers, queues and rates."),
     "drain": _Home("drain", "drain", "Have a worker finish what it began and leave."),
     "bench": _Home("bench", "bench", "Measure how fast the bus is, with any engine."),
-    "keys": _Home("keys", "keys", "Make, list and revoke keys of the HTTP edge."),
+    "keys": _Home("keys", "keys", "Make, list and revoke keys of the bus and of the HTTP edge."),
     "models": _Home("models", "models", "Pull, list and verify model files."),
 }
 

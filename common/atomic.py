@@ -18,16 +18,17 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], *, mode: int = 0o666) -> Generator[BinaryIO]:
     """Open a seekable file that takes the place of `path` when the block ends, and vanishes if it raises.
 
-    The folder must exist. Raises `OSError` as `open` does; whatever stood at `path` is then untouched.
+    `mode` is what the user's umask is applied to. The folder must exist. Raises `OSError` as `open` does;
+    whatever stood at `path` is then untouched.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     try:
         # "x" and not mkstemp: the file gets the permissions that the user's umask asks for.
-        with open(temporary, "x+b") as file:
+        with open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -39,9 +40,9 @@ def replacing(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
     sync_folder(target.parent)
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666) -> None:
     """Write `data` to `path`, whole or not at all."""
-    with replacing(path) as file:
+    with replacing(path, mode=mode) as file:
         file.write(data)
 
 
