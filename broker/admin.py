@@ -17,6 +17,7 @@ from ..common.errors import BadRequest, BusError, UnknownJob
 from ..common.messages import Admin, AdminReply, decode, encode
 from .durable import Kept, lookup
 from .intake import stopping
+from .roles import EVERYTHING, Rights
 from .states import JobState, WorkerState
 from .tables import Job
 
@@ -28,12 +29,15 @@ PAGE: Final = 200
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def answer(core: BrokerCore, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:
+def answer(
+    core: BrokerCore, peer: bytes, envelope: bytes, header: bytes, now: float, rights: Rights = EVERYTHING
+) -> None:
     """Append the answer to an ADMIN message. Raises `ProtocolError` for a bad header."""
     request = decode(header, Admin)
     core.ledger.client(peer, now)
     try:
-        next_offset, document = _run(core, peer, request, now)
+        rights.check_command(request.command)
+        next_offset, document = _run(core, peer, request, rights, now)
         reply = AdminReply(ok=True, next_offset=next_offset)
     except BusError as error:
         document = {}
@@ -41,17 +45,21 @@ def answer(core: BrokerCore, peer: bytes, envelope: bytes, header: bytes, now: f
     core.to_clients.append((peer, envelope, encode(reply), _pack(document)))
 
 
-def _run(core: BrokerCore, peer: bytes, request: Admin, now: float) -> tuple[int, dict[str, Any]]:
+def _run(
+    core: BrokerCore, peer: bytes, request: Admin, rights: Rights, now: float
+) -> tuple[int, dict[str, Any]]:
     if request.command == "status":
         return status(core, request.offset, now)
     if request.command == "drain":
         core.drain_worker(request.target)
         return 0, {"worker": request.target}
     if request.command == "jobs":
-        return jobs(core, request.target, request.offset, now)
+        return jobs(core, request.target, request.offset, rights, now)
     if request.command == "job":
-        return 0, _job(core, _job_id(request.target), now)
+        return 0, _job(core, _job_id(request.target), rights, now)
     if request.command == "cancel":
+        if rights.tenant is not None:
+            _job(core, _job_id(request.target), rights, now)
         if not core.cancel(peer, _job_id(request.target), now):
             raise _unknown(core, "no such job is open here: it never was, or it has ended")
         return 0, {"id": request.target}
@@ -68,7 +76,7 @@ def _job_id(target: str) -> bytes:
     return job_id
 
 
-def jobs(core: BrokerCore, state: str, offset: int, now: float) -> tuple[int, dict[str, Any]]:
+def jobs(core: BrokerCore, state: str, offset: int, rights: Rights, now: float) -> tuple[int, dict[str, Any]]:
     """One page of the jobs that are open, and then of the durable ones that have ended."""
     durables = core.durables
     everything: Iterator[Job | Kept] = chain(
@@ -78,7 +86,7 @@ def jobs(core: BrokerCore, state: str, offset: int, now: float) -> tuple[int, di
         durables.ended.values(),
         durables.fetched.values(),
     )
-    wanted = (job for job in everything if not state or _state(job) == state)
+    wanted = (job for job in everything if (not state or _state(job) == state) and rights.sees(_tenant(job)))
     page = [
         _open(job, now) if isinstance(job, Job) else _kept(job, now)
         for job in islice(wanted, offset, offset + PAGE)
@@ -86,14 +94,14 @@ def jobs(core: BrokerCore, state: str, offset: int, now: float) -> tuple[int, di
     return (offset + PAGE if len(page) == PAGE else 0), {"jobs": page}
 
 
-def _job(core: BrokerCore, job_id: bytes, now: float) -> dict[str, Any]:
+def _job(core: BrokerCore, job_id: bytes, rights: Rights, now: float) -> dict[str, Any]:
     job = (
         core.ledger.jobs.get(job_id) or core.durables.ending.get(job_id) or core.durables.pending.get(job_id)
     )
-    if job is not None:
+    if job is not None and rights.sees(_tenant(job)):
         return _open(job, now)
     kept = lookup(core.durables, job_id)
-    if kept is None:
+    if kept is None or not rights.sees(kept.tenant):
         raise _unknown(core, "no such job is known here: it never was, or its result has expired")
     return _kept(kept, now)
 
@@ -101,6 +109,10 @@ def _job(core: BrokerCore, job_id: bytes, now: float) -> dict[str, Any]:
 def _unknown(core: BrokerCore, message: str) -> BusError:
     """A broker that stops has put its durable jobs by: they are in the journal, and known again soon."""
     return stopping() if core.draining else UnknownJob(message)
+
+
+def _tenant(job: Job | Kept) -> str:
+    return job.tenant if isinstance(job, Kept) else job.submit.tenant
 
 
 def _state(job: Job | Kept) -> str:

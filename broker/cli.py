@@ -85,19 +85,22 @@ def _bind(config: Config) -> Loop:
 
 
 def _refuse_open_bind(endpoint: str, config: Config) -> None:
-    """Anyone who reaches the bus may use it: it stays on this machine unless the operator says no."""
-    if not endpoint.startswith("tcp://") or config.security.allow_insecure_bind:
+    """Without keys anyone who reaches the bus may use it: then it stays on this machine."""
+    if not endpoint.startswith("tcp://") or config.security.keys is not None:
         return
     host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
     try:
         safe = ipaddress.ip_address(host).is_loopback
     except ValueError:
         safe = host in ("localhost", "lo")
-    if not safe:
+    if safe:
+        return
+    if not config.security.allow_insecure_bind:
         raise ConfigError(
-            f"{endpoint} is reachable from other machines and the bus has no keys: listen on 127.0.0.1, or "
-            "accept the risk with `security.allow_insecure_bind: true`"
+            f"{endpoint} can be reached from other machines and the bus has no keys: run `vc keys init` and "
+            "set `security.keys: keys` in config.yaml (VOICEBUS_SECURITY__KEYS=keys), or listen on 127.0.0.1"
         )
+    log.warning("%s is open to whoever reaches it: security.allow_insecure_bind", endpoint)
 
 
 def _raise_file_limit() -> None:

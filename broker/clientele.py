@@ -67,6 +67,10 @@ class Clientele:
         """Cut off a client that does not read: what waited for it has been dropped by the transport."""
         log.warning("client %s does not read what it is sent, it is cut off", peer.hex())
         self._ledger.totals["slow_consumers"] += 1
+        self.ban(peer)
+
+    def ban(self, peer: bytes) -> None:
+        """Answer a connection no more, and give up what it has left."""
         self.banished[peer] = None
         if len(self.banished) > MAX_BANISHED:
             self.banished.popitem(last=False)

@@ -33,6 +33,7 @@ from .entries import Entry, Page, Read, Recovered
 from .intake import Intake, not_kept, stopping
 from .invariants import check_invariants
 from .ledger import Ledger, Out
+from .manners import Manners
 from .membership import Membership
 from .pools import Pools
 from .results import Results, whole_answer
@@ -70,6 +71,7 @@ class BrokerCore:
         self.durables = Durables(settings, self.ledger, self._enqueue, self._end)
         self.to_journal = self.durables.to_journal
         self.to_workers: Out = []
+        self.manners = Manners()
         self.admission = Admission(settings, self.ledger, now)
         self.pools = Pools(settings, rand_below, now, expected)
         self.members = Membership(settings, self.to_workers, self.pools.of, self._worker_lost)
@@ -96,6 +98,7 @@ class BrokerCore:
         self.banished = self.clientele.banished
         self.client_gone = self.clientele.gone
         self.client_slow = self.clientele.slow
+        self.client_banned = self.clientele.ban
 
     @property
     def draining(self) -> bool:
@@ -105,7 +108,7 @@ class BrokerCore:
     # ---- from clients
 
     def submit(self, peer: bytes, envelope: bytes, header: bytes, payload: Payload, now: float) -> None:
-        """Take a job in, or refuse it with one FAILED."""
+        """Take a job in, or refuse it with one FAILED. Raises `ProtocolError`."""
         client = self._clients.get(peer)
         if client is not None:
             client.seen_at = now
@@ -115,9 +118,17 @@ class BrokerCore:
             client = self.ledger.client(peer, now)
         try:
             self.intake.submit(client, envelope, header, payload, now)
-        except BusError as error:
+        except ProtocolError:
             self.ledger.totals["refused"] += 1
-            self.ledger.totals["protocol_errors"] += isinstance(error, ProtocolError)
+            raise
+        except BusError as error:
+            self.refuse(peer, envelope, error, now)
+
+    def refuse(self, peer: bytes, envelope: bytes, error: BusError, now: float) -> None:
+        """Answer a job that is not taken."""
+        if peer not in self.banished:
+            self.ledger.client(peer, now)
+            self.ledger.totals["refused"] += 1
             self.ledger.refuse(peer, envelope[4:20], 0, error)
 
     def fetch(self, peer: bytes, envelope: bytes, now: float) -> None:
@@ -147,14 +158,19 @@ class BrokerCore:
             self.ledger.client(peer, now)
             self.to_clients.append((peer, envelope[:3] + bytes((wire.PONG,)) + envelope[4:]))
 
-    def malformed(self, peer: bytes, job_id: bytes, error: ProtocolError, *, from_worker: bool) -> None:
-        """Count a message that is not VB1 and say so once; nothing else changes."""
+    def malformed(
+        self, peer: bytes, job_id: bytes, error: BusError, now: float, *, from_worker: bool
+    ) -> bool:
+        """Count a message that is not VB1 and say so; nothing else changes. False: it was once too often."""
         self.ledger.totals["protocol_errors"] += 1
-        log.warning("malformed message from %s: %s", peer.hex(), error.message)
+        borne = self.manners.offend(peer, now)
+        if self.manners.worth_a_line(now):
+            log.warning("refused a message from %s: %s", peer.hex(), error)
         if from_worker:
             self.members.refuse(peer, job_id, error)
         else:
             self.ledger.refuse(peer, job_id, 0, error)
+        return borne
 
     # ---- from the journal
 

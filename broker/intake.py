@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from ..common import wire
-from ..common.errors import BadRequest, Conflict, Overloaded, ProtocolError, UnknownJob
+from ..common.errors import BadRequest, Conflict, Overloaded, UnknownJob
 from ..common.messages import Accepted, decode_submit, encode
 from .admission import Admission
 from .attempts import Attempts
@@ -97,7 +97,7 @@ class Intake:
         """Take in a job whose id is new. Raises `BusError`."""
         submit, header = decode_submit(header)
         if job_id == wire.NO_JOB:
-            raise ProtocolError("a job needs an id of its own: 16 random bytes")
+            raise BadRequest("a job needs an id of its own: 16 random bytes")
         if not len(payload):
             raise BadRequest("the text is empty: give at least one word to speak")
         if self._attempts.draining:

@@ -10,27 +10,32 @@ next.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import random
 import socket as sockets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
+from contextlib import suppress
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import zmq
-from zmq.backend import Socket as _Socket
 
 from ..common import bundles, wire
 from ..common.errors import BusError, ProtocolError
-from . import admin
 from .core import BrokerCore
+from .doors import SHUT, Door, Handlers
+from .gate import HANDSHAKE_MS, Gate
 from .journal import Journal
 from .outbox import Outbox
+from .roles import CLIENTS, WORKERS
 from .scribe import Scribe
 from .states import IllegalMoveError
+from .verbs import client_verbs, worker_verbs
 
 if TYPE_CHECKING:
     from ..common.config import Config
@@ -44,7 +49,6 @@ Else a window of jobs goes round as one train, and all rest but the one who has 
 """
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
-_FRAMES: Final = {kind: 1 + header + payload for kind, (header, payload) in wire.SHAPES.items()}
 _LINGER_MS: Final = 2000
 _LAST_WORDS_S: Final = 10.0
 """How long the journal may take to write what is left at the end."""
@@ -53,36 +57,9 @@ _IO_HWM: Final = 1000
 _CLIENT_HWM: Final = 128
 """Messages to one client that libzmq holds at most: the rest waits where its bytes are counted."""
 _BACKLOG: Final = 4096
-
-ClientHandlers = dict[int, Callable[[bytes, bytes, Any, Any, float], object]]
-"""Kind → what is done about it, called with (routing id, envelope, header, payload, now)."""
-WorkerHandlers = dict[int, Callable[[bytes, bytes, Any, float], object]]
-"""The same with what is behind the envelope: None, one frame, or SPOKEN's two."""
-
-
-class _Side:
-    """One of the two sockets: how to receive from it, what may come, and the way back.
-
-    `with_payload`: the handlers are a client's.
-    """
-
-    __slots__ = ("events", "frames", "handlers", "out", "recv", "with_payload")
-
-    def __init__(
-        self,
-        socket: zmq.Socket[bytes],
-        out: Outbox,
-        handlers: ClientHandlers | WorkerHandlers,
-        *,
-        with_payload: bool,
-    ) -> None:
-        self.recv: Callable[..., Any] = _Socket.recv.__get__(socket)
-        self.events: Callable[[int], int] = _Socket.get.__get__(socket)
-        self.out = out
-        self.handlers: dict[int, Callable[..., object]] = {**handlers}
-        self.with_payload = with_payload
-        self.frames = {kind: _FRAMES[kind] for kind in (*handlers, wire.BUNDLE)}
-        "Kind → how many frames a message of it has."
+_MOST_FRAMES: Final = 1000
+"""So many frames are no mistake: whoever sends them is turned away at once."""
+_SKIPPED_AT_ONCE: Final = 10_000
 
 
 class Loop:
@@ -95,17 +72,21 @@ class Loop:
             lambda peer: self._client_out.parked_for(peer),
         )  # fmt: skip
         self._clock = clock
+        _unforeseeable()
         self._context = zmq.Context()
         # 10,000 workers are 10,000 sockets: libzmq's own default stops at 1,023.
         self._context.max_sockets = int(self._context.get(zmq.SOCKET_LIMIT))
         self._wake_out, self._wake_in = sockets.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
+        self._gate: Gate | None = None
         try:
+            if config.security.keys is not None:
+                self._gate = Gate(self._context, config.security.keys, clock)
             hwm, unsent_bytes = _client_room(settings.max_unsent_bytes_per_client)
-            self.frontend = self._bind(settings.frontend, hwm)
-            self.backend = self._bind(settings.backend, _IO_HWM)
-        except zmq.ZMQError:
+            self.frontend = self._bind(settings.frontend, CLIENTS, hwm)
+            self.backend = self._bind(settings.backend, WORKERS, _IO_HWM)
+        except (zmq.ZMQError, BusError):
             self.close()
             raise
         self._client_out = Outbox(self.frontend, unsent_bytes, settings.max_unsent_bytes)
@@ -123,32 +104,20 @@ class Loop:
             except BusError:
                 self.close()
                 raise
-        client_handlers: ClientHandlers = {
-            wire.SUBMIT: core.submit,
-            wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
-            wire.CANCEL: lambda peer, env, _h, _p, now: core.cancel(peer, env[4:20], now),
-            wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
-            wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now),
-        }
-        worker_handlers: WorkerHandlers = {
-            wire.CHUNK: core.chunk,
-            wire.DONE: core.done,
-            wire.STARTED: core.started,
-            wire.SPOKEN: core.spoken,
-            wire.HEARTBEAT: lambda peer, _e, header, now: core.heartbeat(peer, header, now),
-            wire.FAILED: core.failed,
-            wire.RETURN: lambda peer, env, _, now: core.returned(peer, env, now),
-            wire.READY: lambda peer, _e, header, now: core.ready(peer, header, now),
-            wire.DRAIN: lambda peer, _e, _h, now: core.worker_drains(peer, now),
-            wire.DRAINED: lambda peer, _e, _h, now: core.worker_leaves(peer, "drained", now),
-            wire.GOODBYE: lambda peer, _e, _h, now: core.worker_leaves(peer, "said goodbye", now),
-        }
-        self._clients = _Side(self.frontend, self._client_out, client_handlers, with_payload=True)
-        self._workers = _Side(self.backend, self._worker_out, worker_handlers, with_payload=False)
+        allowed = None if self._gate is None else self._gate.allowed
+        self._clients = Door(
+            CLIENTS, self.frontend, self._client_out, partial(client_verbs, core), allowed, with_payload=True
+        )
+        self._workers = Door(
+            WORKERS, self.backend, self._worker_out, partial(worker_verbs, core), allowed, with_payload=False
+        )
 
-    def _bind(self, endpoint: str, sndhwm: int) -> zmq.Socket[bytes]:
+    def _bind(self, endpoint: str, door: str, sndhwm: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.ROUTER)
+        if self._gate is not None:
+            self._gate.guard(socket, door)
         socket.router_mandatory = True
+        socket.handshake_ivl = HANDSHAKE_MS
         socket.maxmsgsize = wire.MAX_FRAME_BYTES
         socket.sndhwm, socket.rcvhwm = sndhwm, _IO_HWM
         socket.backlog = _BACKLOG
@@ -202,8 +171,8 @@ class Loop:
                     # The wall clock may be set while we run; it must not be asked for every message.
                     self.core.durables.wall_offset = time.time() - now
                     self.core.tick(now)
-                    self._client_out.forget(self.core.ledger.clients.keys())
-                    self._worker_out.forget(self.core.members.by_peer.keys())
+                    self._look_round(self._clients, self.core.ledger.clients.keys(), now)
+                    self._look_round(self._workers, self.core.members.by_peer.keys(), now)
                 self._send(now)
             self.core.abort()
             self._send(self._clock())
@@ -219,6 +188,8 @@ class Loop:
             socket = getattr(self, name, None)
             if socket is not None:
                 socket.close()
+        if self._gate is not None:
+            self._gate.close()
         self._context.term()
         self._wake_in.close()
         self._wake_out.close()
@@ -251,8 +222,28 @@ class Loop:
         core = self.core
         return not (core.ledger.jobs or core.durables.busy or self._client_out.waiting)
 
-    def _drain(self, side: _Side, now: float) -> None:
-        recv, frames, handlers, with_payload = side.recv, side.frames, side.handlers, side.with_payload
+    def _look_round(self, door: Door, known: KeysView[bytes], now: float) -> None:
+        """Turn those away whose keys were revoked, and forget who has left."""
+        door.break_off()
+        for peer, error in door.revoked():
+            log.warning("%s is cut off: %s", peer.hex(), error.message)
+            self._turn_away(door, peer, now)
+            door.break_off()
+        door.out.forget(known)
+        door.forget(known)
+
+    def _turn_away(self, door: Door, peer: bytes, now: float) -> None:
+        """Listen to a connection no more; what it had goes to others, or is given up."""
+        door.shut(peer)
+        if door is self._workers:
+            self.core.worker_leaves(peer, "was turned away", now, counted=True)
+        else:
+            self.core.client_banned(peer)
+
+    def _drain(self, door: Door, now: float) -> None:
+        if door.skips and not self._skip(door):
+            return
+        recv, frames, tables, with_payload = door.recv, door.frames, door.tables, door.with_payload
         left = BATCH
         while left > 0:
             left -= 1
@@ -275,11 +266,22 @@ class Loop:
                     count = 3
                     size = len(payload)
                     rest = payload
-                    while rest.more:
+                    while rest.more and count < _MOST_FRAMES:
                         rest = recv(_NOBLOCK, False)
                         count += 1
+                    if rest.more:
+                        self._turn_away(door, peer, now)
+                        door.break_off()
+                        if not self._skip(door):
+                            return
+                        continue
+            handlers = tables.get(peer)
+            if handlers is SHUT:
+                continue
             envelope: bytes = head.bytes
             try:
+                if handlers is None:
+                    handlers = door.meet(peer, head)
                 if len(envelope) != wire.ENVELOPE_BYTES or not envelope.startswith(wire.MAGIC):
                     wire.unpack_envelope(envelope)  # says what is wrong with it
                 kind = envelope[3]
@@ -287,8 +289,8 @@ class Loop:
                     name = wire.KIND_NAMES.get(kind, f"kind 0x{kind:02x}")
                     raise ProtocolError(f"{name} with {count} frames has no business here")
                 if kind == wire.BUNDLE:
-                    side.out.bundler.bundled.add(peer)
-                    left -= self._unpack(side, peer, header.bytes, now)
+                    door.out.bundler.bundled.add(peer)
+                    left -= self._unpack(door, handlers, peer, header.bytes, now)
                 elif with_payload:
                     header = None if header is None else header.bytes
                     handlers[kind](peer, envelope, header, None if payload is None else _opened(payload), now)
@@ -299,18 +301,29 @@ class Loop:
                 else:
                     frame = _opened(header) if kind == wire.CHUNK else header.bytes
                     handlers[kind](peer, envelope, frame, now)
-            except ProtocolError as error:
-                self._malformed(side, peer, envelope, error)
+            except BusError as error:
+                self._malformed(door, peer, envelope, error, now)
             except IllegalMoveError:
                 self._confused(peer)
             # After a large message: asking is cheaper than to be told by an exception that nothing is there.
-            if size >= wire.COPY_BELOW_BYTES and not side.events(_EVENTS) & _POLLIN:
+            if size >= wire.COPY_BELOW_BYTES and not door.events(_EVENTS) & _POLLIN:
                 return
 
-    def _unpack(self, side: _Side, peer: bytes, data: bytes, now: float) -> int:
+    @staticmethod
+    def _skip(door: Door) -> bool:
+        """Throw away the rest of a message, some frames at a time: others wait. True: all is gone."""
+        recv = door.recv
+        for _ in range(_SKIPPED_AT_ONCE):
+            if not recv(_NOBLOCK, False).more:
+                door.skips = False
+                return True
+        door.skips = True
+        return False
+
+    def _unpack(self, door: Door, handlers: Handlers, peer: bytes, data: bytes, now: float) -> int:
         """Handle the messages of a bundle, and return how many there were. Raises `ProtocolError`."""
         count = 0
-        handlers, with_payload = side.handlers, side.with_payload
+        with_payload = door.with_payload
         for envelope, header, payload in bundles.unpack(data):
             count += 1
             handler = handlers.get(envelope[3])
@@ -324,7 +337,9 @@ class Loop:
                 else:
                     handler(peer, envelope, header if payload is None else (header, payload), now)
             except ProtocolError as error:
-                self._malformed(side, peer, envelope, error)
+                self._malformed(door, peer, envelope, error, now)
+                if door.tables.get(peer) is SHUT:
+                    break
             except IllegalMoveError:
                 self._confused(peer)
             if not count % AT_ONCE:
@@ -335,9 +350,12 @@ class Loop:
         self.core.ledger.totals["illegal_moves"] += 1
         log.exception("a bug of the broker: message from %s dropped", peer.hex())
 
-    def _malformed(self, side: _Side, peer: bytes, envelope: bytes, error: ProtocolError) -> None:
+    def _malformed(self, door: Door, peer: bytes, envelope: bytes, error: BusError, now: float) -> None:
+        """Answer what was refused; turn away whoever has no business here, or did it once too often."""
         job_id = envelope[4:20] if len(envelope) == wire.ENVELOPE_BYTES else wire.NO_JOB
-        self.core.malformed(peer, job_id, error, from_worker=side is self._workers)
+        borne = self.core.malformed(peer, job_id, error, now, from_worker=door is self._workers)
+        if not borne or peer not in door.tables:
+            self._turn_away(door, peer, now)
 
     def _send(self, now: float) -> None:
         core = self.core
@@ -357,6 +375,7 @@ class Loop:
         if self._client_out.slow:
             for peer in self._client_out.slow:
                 core.client_slow(peer)
+                self._clients.shut(peer)
             self._client_out.slow.clear()
         if core.to_journal:
             self._write_down()
@@ -385,6 +404,17 @@ class Loop:
             found = self._journal.open()
             self._scribe = Scribe(self._journal, self._wake)
             self.core.recover(found, self._clock())
+
+
+def _unforeseeable() -> None:
+    """Begin libzmq's random numbers anew, which all processes else begin alike.
+
+    The routing ids that it gives count up from such a number, and a peer that has set the next one as its own
+    ends the whole process when it is given (libzmq 4.3.5, socket_base.cpp: `zmq_assert (ok)`).
+    """
+    seed = random.SystemRandom().getrandbits(32)
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).srand(ctypes.c_uint(seed))
 
 
 def _opened(frame: Any) -> Any:

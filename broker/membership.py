@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..common import wire
-from ..common.errors import ProtocolError
+from ..common.errors import BusError
 from ..common.messages import Heartbeat, Ready, Welcome, decode, encode, failed
 from .ledger import Out
 from .states import WORKER_MOVES, IllegalMoveError, WorkerState
@@ -101,7 +101,7 @@ class Membership:
         """Answer an unknown connection."""
         self._out.append((peer, wire.pack_envelope(wire.REREGISTER)))
 
-    def refuse(self, peer: bytes, job_id: bytes, error: ProtocolError) -> None:
+    def refuse(self, peer: bytes, job_id: bytes, error: BusError) -> None:
         """Tell a peer that its message was not VB1."""
         self._out.append((peer, wire.pack_envelope(wire.FAILED, job_id), encode(failed(error))))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from ..common import wire
 
 if TYPE_CHECKING:
+    from ..common.errors import BusError
     from .task import Task
 
 SILENT_INTERVALS: Final = 3
@@ -44,6 +45,7 @@ class Line:
     __slots__ = (
         "address",
         "beat_at",
+        "cut_short",
         "dial",
         "hang_up",
         "heard",
@@ -53,6 +55,7 @@ class Line:
         "out",
         "pings",
         "redial_at",
+        "refusal",
         "rejections",
         "sent",
         "state",
@@ -69,6 +72,10 @@ class Line:
         self.pings = 0
         self.rejections = 0
         "Times in a row that this broker did not come up."
+        self.refusal: BusError | None = None
+        "Why the broker does not let us in, as it was last heard."
+        self.cut_short = 0
+        "Handshakes in a row that broke off without a word."
         self.beat_at = inf
         self.redial_at = 0.0
         self.out: list[Frames] = []
@@ -127,6 +134,8 @@ class Line:
     def up(self, now: float) -> None:
         """The broker has spoken."""
         self.state = LineState.UP
+        self.refusal = None
+        self.cut_short = 0
         self.rejections = 0
         self.missed = 0
         self.beat_at = now + self.interval_s

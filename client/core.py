@@ -156,6 +156,7 @@ class ClientCore:
         """Take one message; its frames are those `wire.SHAPES` promises, or None. Never raises."""
         line.heard = True
         self._now = now
+        task: Task | None = None
         if line.state is not _UP:
             if line.state is LineState.CLOSED:
                 return
@@ -190,11 +191,23 @@ class ClientCore:
                 self.errors += 1
         except ProtocolError:
             self.errors += 1
+            if task is not None:
+                # What it should have said will not come again by itself.
+                self._dispatch.broken(task, now)
 
     def disconnected(self, line: Line, now: float) -> None:
         """The connection broke: answers may be lost, so the line starts afresh."""
         if line.state is _UP:
             self._dispatch.line_lost(line, now)
+
+    def refused(self, line: Line, error: BusError, now: float) -> None:
+        """The broker does not let us in: where none does, no task need wait any longer."""
+        self._now = now
+        self._dispatch.line_lost(line, now)
+        line.refusal = error
+        if all(other.refusal is not None for other in self.lines):
+            for task in list(self.tasks.values()):
+                self._end(task, error)
 
     def next_deadline(self) -> float:
         """When `tick` has something to do next; `inf` when nothing is waited for."""
@@ -318,8 +331,7 @@ class ClientCore:
 
     def _on_spoken(self, task: Task, attempt: int, segment: int, spoken: Spoken, pcm: bytes | None) -> None:
         if pcm is None or len(pcm) & 1:
-            self.errors += 1
-            return
+            raise ProtocolError("audio with half a sample")
         self._on_started(task, attempt, segment, started_of(spoken))
         if task.phase is _SPEAKING and task.attempt == attempt and not task.next_chunk:
             self._on_chunk(task, attempt, wire.SEGMENT_END, 0, segment, pcm)

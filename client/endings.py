@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from ..common import wire
 from ..common.errors import (
@@ -14,8 +15,12 @@ from ..common.errors import (
     ProtocolError,
     WorkerLost,
 )
+from ..common.signs import cut_short
 from .brokers import Line
 from .task import Task
+
+OFTEN: Final = 2
+"""Handshakes that broke off, in a row, are no accident any more."""
 
 
 def cancelled() -> BusError:
@@ -50,6 +55,11 @@ def unfinished(line: Line) -> BusError:
 
 def nobody(lines: Sequence[Line]) -> BusError:
     """No broker has answered for the connect timeout."""
+    for line in lines:
+        if line.refusal is not None:
+            return line.refusal
+        if line.cut_short >= OFTEN:
+            return BrokerUnreachable(cut_short(line.address))
     addresses = ", ".join(line.address for line in lines)
     return BrokerUnreachable(
         f"no broker answers at {addresses}: start one with `vc up`, or name its address with --broker"

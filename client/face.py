@@ -7,6 +7,7 @@ bus's limits from one `status` a while, and needs them only for a text that migh
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -20,6 +21,7 @@ import msgspec
 
 from ..common import wire
 from ..common.errors import BadRequest, BrokerUnreachable, ConfigError, ProtocolError, error_from_code
+from ..common.keyring import KeyFile, read_key
 from ..common.messages import Admin, encode
 from ..common.text import Piece, split
 from .link import Link
@@ -72,9 +74,10 @@ class Face:
 
     `broker` is an address, several separated by commas, or a sequence of addresses. `tenant` names whose
     share of the bus is used. `deadline_s` is the default for all calls; None leaves it to the broker.
-    `connect_timeout_s` is how long nothing may answer before calls fail with `broker_unreachable`.
+    `connect_timeout_s` is how long nothing may answer before calls fail with `broker_unreachable`. `key` is
+    what a broker with keys asks for: a file of `vc keys`, or what `read_key` made of one.
 
-    Raises `BadRequest` for addresses that are none.
+    Raises `BadRequest` for addresses that are none, `ConfigError` for a key that cannot be used.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Face:
         deadline_s: float | None = None,
         connect_timeout_s: float = 5.0,
         heartbeat_interval_s: float = 1.0,
+        key: str | os.PathLike[str] | KeyFile | None = None,
     ) -> None:
         self._addresses = addresses(broker)
         self._deadline_s = deadline_s
@@ -95,7 +99,10 @@ class Face:
         self._limits = Limits()
         self._limits_until = -inf
         self._link = Link(
-            self._addresses, interval_s=heartbeat_interval_s, connect_timeout_s=connect_timeout_s
+            self._addresses,
+            key=key if key is None or isinstance(key, KeyFile) else read_key(key),
+            interval_s=heartbeat_interval_s,
+            connect_timeout_s=connect_timeout_s,
         )
         # A client that is dropped, or still open when the program ends, leaves as one that is closed.
         weakref.finalize(self, self._link.close)

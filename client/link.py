@@ -21,17 +21,21 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
 from time import monotonic
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 from zmq.backend import Socket as BaseSocket
 
-from ..common import bundles, wire
+from ..common import bundles, handshake, wire
 from ..common.errors import BadRequest, BrokerUnreachable, BusError, ProtocolError
+from ..common.signs import Sign, refusal
 from ..common.urgency import Urgency
 from .brokers import Line
 from .core import ClientCore
 from .task import Phase, Sink, Task
+
+if TYPE_CHECKING:
+    from ..common.keyring import KeyFile
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +59,16 @@ class _Wire:
 
     __slots__ = ("introduced", "monitor", "recv", "send", "socket", "unsent", "waits_for_room")
 
-    def __init__(self, context: zmq.Context[Any], address: str) -> None:
+    def __init__(self, context: zmq.Context[Any], address: str, key: KeyFile | None) -> None:
         sock = context.socket(zmq.DEALER)
+        handshake.show_key(sock, key)
         sock.linger = LINGER_MS
         sock.sndhwm = sock.rcvhwm = HIGH_WATER
         sock.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)
         sock.setsockopt(zmq.RECONNECT_IVL, 50)
         sock.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
         self.socket = sock
-        self.monitor = sock.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.monitor = sock.get_monitor_socket(handshake.WATCHED)
         self.recv: Callable[..., Any] = BaseSocket.recv.__get__(sock)
         self.send: Callable[..., Any] = BaseSocket.send.__get__(sock)
         self.waits_for_room = False
@@ -86,13 +91,18 @@ class _Wire:
 
 
 class Link:
-    """Carries tasks to the brokers and their answers back. Thread-safe.
+    """Carries tasks to the brokers and their answers back. Thread-safe. `key` is shown to all of them.
 
     Raises `BadRequest` for an address that ZeroMQ does not understand.
     """
 
     def __init__(
-        self, addresses: Sequence[str], *, interval_s: float = 1.0, connect_timeout_s: float = 5.0
+        self,
+        addresses: Sequence[str],
+        *,
+        key: KeyFile | None = None,
+        interval_s: float = 1.0,
+        connect_timeout_s: float = 5.0,
     ) -> None:
         if not addresses:
             raise BadRequest("no broker's address was given: give one like tcp://127.0.0.1:5555")
@@ -105,6 +115,7 @@ class Link:
             connect_timeout_s=connect_timeout_s,
         )
         self._pid = os.getpid()
+        self._key = key
         self._context: zmq.Context[Any] = zmq.Context()
         self._wires: list[_Wire | None] = [None] * len(addresses)
         self._inbox: deque[Task] = deque()
@@ -246,14 +257,23 @@ class Link:
                 if connection.socket in ready:
                     self._drain(line, connection, now)
                 if connection.monitor in ready:
-                    connection.monitor.recv_multipart(zmq.NOBLOCK)
-                    # What came before the break is still to be read: the socket is dropped next.
-                    while self._drain(line, connection, now):
-                        pass
-                    core.disconnected(line, now)
+                    self._note_signs(line, connection, now)
             core.tick(now)
             self._flush()
             urgency.prefer(patient=bool(core.tasks) and not core.urgent)
+
+    def _note_signs(self, line: Line, connection: _Wire, now: float) -> None:
+        """Tell the core what became of a connection."""
+        for sign in handshake.signs(connection.monitor):
+            if sign is Sign.LOST:
+                # What came before the break is still to be read: the socket is dropped next.
+                while self._drain(line, connection, now):
+                    pass
+                self._core.disconnected(line, now)
+            elif sign is Sign.CUT_SHORT:
+                line.cut_short += 1
+            else:
+                self._core.refused(line, refusal(sign, line.address, self._key), now)
 
     def _take_orders(self, now: float) -> None:
         with suppress(OSError):
@@ -348,7 +368,7 @@ class Link:
             self._rewire = True
 
     def _dial(self, line: Line) -> None:
-        self._wires[line.number] = _Wire(self._context, line.address)
+        self._wires[line.number] = _Wire(self._context, line.address, self._key)
         line.dial = False
 
     def _hang_up_all(self, linger_ms: int) -> None:

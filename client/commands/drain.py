@@ -12,6 +12,6 @@ from .shared import Setting, with_setting
 @with_setting
 def drain(setting: Setting, worker: str) -> None:
     """Have WORKER (an id from `vc status`) finish what it began, give the rest back and leave."""
-    with setting.client() as bus:
+    with setting.client(admin=True) as bus:
         bus.drain(worker)
     click.echo(f"{worker}: draining")

@@ -30,7 +30,7 @@ def jobs() -> None:
 @with_setting
 def list_jobs(setting: Setting, state: str | None, as_json: bool) -> None:
     """List the jobs that are open, and the durable ones whose results are kept."""
-    with setting.client() as bus:
+    with setting.client(admin=True) as bus:
         found = bus.jobs(state or "")
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -51,7 +51,7 @@ def get(setting: Setting, id: str, output: str, timeout: float | None) -> None:
     The file's format follows from its name: .wav, .flac, .mp3, .opus. Nothing is written on failure.
     """
     check_output(output)
-    with setting.client() as bus:
+    with setting.client(admin=True) as bus:
         job = bus.job(id)
         try:
             speech = job.result(timeout)
@@ -65,7 +65,7 @@ def get(setting: Setting, id: str, output: str, timeout: float | None) -> None:
 @with_setting
 def cancel(setting: Setting, id: str) -> None:
     """End the open job ID."""
-    with setting.client() as bus:
+    with setting.client(admin=True) as bus:
         bus.cancel(id)
     click.echo(f"{id}: cancelled")
 

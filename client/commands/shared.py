@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ...common.config import Config
+    from ...common.keyring import KeyFile
     from ..sync import Client
 
 PLAIN_WIDTH: Final = 240
@@ -23,10 +24,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What --broker and --config say; read when first needed, so that wrong use is told before anything."""
+    """What the common options say; read when first needed, so that wrong use is told before anything."""
 
     brokers: tuple[str, ...]
     config_file: str | None
+    key_file: str | None = None
 
     def config(self) -> Config:
         """The configuration. Raises `ConfigError`."""
@@ -42,20 +44,37 @@ class Setting:
             return addresses(self.brokers)
         return [dialled(self.config().broker.frontend)]
 
-    def client(self, **arguments: Any) -> Client:
+    def key(self, *, admin: bool = False) -> KeyFile | None:
+        """The key to show: `admin`: the operator's, where there is one. Raises `ConfigError`."""
+        from ...common.keyring import Role, key_for
+
+        roles = (Role.ADMIN, Role.CLIENT) if admin else (Role.CLIENT, Role.ADMIN)
+        security = self.config().security
+        return key_for(security.keys, self.key_file or security.key, *roles)
+
+    def client(self, *, admin: bool = False, **arguments: Any) -> Client:
         """A client for these brokers."""
         from ..sync import Client
 
-        return Client(self.addresses(), **arguments)
+        return Client(self.addresses(), key=self.key(admin=admin), **arguments)
 
 
 def with_setting(command: Callable[Concatenate[Setting, P], R]) -> Callable[..., R]:
-    """Give a command --broker and --config, and their values as its first argument."""
+    """Give a command --broker, --config and --key, and their values as its first argument."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any, brokers: tuple[str, ...], config_file: str | None, **kwargs: Any) -> R:
-        return command(Setting(brokers, config_file), *args, **kwargs)
+    def wrapped(
+        *args: Any, brokers: tuple[str, ...], config_file: str | None, key_file: str | None, **kwargs: Any
+    ) -> R:
+        return command(Setting(brokers, config_file, key_file), *args, **kwargs)
 
+    wrapped = click.option(
+        "--key",
+        "key_file",
+        type=click.Path(),
+        metavar="FILE",
+        help="The key to show to the broker; default: of security.keys.",
+    )(wrapped)
     wrapped = click.option(
         "--config",
         "config_file",

@@ -383,7 +383,9 @@ def test_a_promise_that_cannot_be_kept_is_not_made() -> None:
 def test_a_bad_header_is_one_protocol_error_and_nothing_else(header: bytes) -> None:
     bus = Bus()
     job = b"j" * 16
-    bus.core.submit(b"c", wire.pack_envelope(wire.SUBMIT, job), header, b"hi", bus.now)
+    with pytest.raises(ProtocolError) as raised:
+        bus.core.submit(b"c", wire.pack_envelope(wire.SUBMIT, job), header, b"hi", bus.now)
+    assert bus.core.malformed(b"c", job, raised.value, bus.now, from_worker=False)
     bus.settle()
     assert bus.answer(job) == "protocol_error"
     assert not bus.core.ledger.jobs

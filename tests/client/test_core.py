@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from voicebus.client.brokers import LineState, ranked
-from voicebus.client.dispatch import MOST_TORN
+from voicebus.client.brokers import REDIAL_MOST_S, LineState, ranked
+from voicebus.client.dispatch import BACKOFF_MOST_S, MOST_TORN
 from voicebus.client.task import Phase, Task
 from voicebus.common import wire
 from voicebus.common.errors import (
@@ -14,6 +14,7 @@ from voicebus.common.errors import (
     DeadlineExceeded,
     Overloaded,
     ProtocolError,
+    Unauthorized,
     UnknownVoice,
     WorkerLost,
 )
@@ -78,12 +79,50 @@ def test_half_a_sample_or_an_old_attempt_in_one_message_is_no_answer() -> None:
     desk = up()
     task = desk.submit()
     line = desk.core.lines[0]
-    desk.core.receive(line, *spoken(task, pcm=b"odd"), desk.now)
     started = wire.pack_envelope(wire.STARTED, task.job, 2), encode(Started("w", "tone", 24_000, 1))
     desk.core.receive(line, *started, None, desk.now)
     desk.core.receive(line, *spoken(task), desk.now)
     assert not task.ended
-    assert (desk.core.errors, desk.core.strays) == (1, 1)
+    assert (desk.core.errors, desk.core.strays) == (0, 1)
+    desk.core.receive(line, *spoken(task, attempt=2, pcm=b"odd"), desk.now)
+    assert (desk.core.errors, task.phase) == (1, Phase.BACKOFF)
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_again_and_then_given_up() -> None:
+    """Caught: a worker whose DONE had a bad header left the client waiting for ever: the broker was done."""
+    desk = up()
+    task = desk.submit()
+    line = desk.core.lines[0]
+    for _ in range(MOST_TORN):
+        assert not task.ended
+        desk.core.receive(line, wire.pack_envelope(wire.DONE, task.job, 1), b"\xc1", None, desk.now)
+        desk.tick(BACKOFF_MOST_S)
+    assert isinstance(task.error, ProtocolError)
+
+
+def test_whoever_is_let_in_nowhere_is_told_at_once() -> None:
+    """Caught: a denied peer just hung until its connect timeout, and was told that nobody answers."""
+    desk = Desk(2)
+    task = desk.submit()
+    first, second = desk.core.lines
+    desk.core.refused(first, Unauthorized("not here"), desk.now)
+    assert not task.ended
+    desk.core.refused(second, Unauthorized("nor here"), desk.now)
+    assert isinstance(task.error, Unauthorized)
+    desk.core.check_invariants()
+
+
+def test_a_broker_that_lets_us_in_again_is_used() -> None:
+    desk = Desk()
+    line = desk.core.lines[0]
+    desk.core.refused(line, Unauthorized("not here"), desk.now)
+    task = desk.submit()
+    desk.tick(REDIAL_MOST_S)
+    assert line.state is LineState.OPENING
+    desk.core.receive(line, wire.pack_envelope(wire.PONG), None, None, desk.now)
+    assert line.refusal is None
+    assert not task.ended
+    assert task.phase is Phase.SENT
 
 
 def test_what_was_heard_is_not_spoken_again_in_one_message_either() -> None:

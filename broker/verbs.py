@@ -1,0 +1,62 @@
+"""What each kind of message does: the tables that the loop calls by, made for what a guest may do.
+
+A client's are called with (routing id, envelope, header, payload, now), a worker's with (routing id,
+envelope, what is behind it, now): None, one frame, or SPOKEN's two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..common import wire
+from ..common.errors import Forbidden
+from ..common.messages import decode_submit
+from . import admin
+from .roles import Rights
+
+if TYPE_CHECKING:
+    from .core import BrokerCore
+
+ClientHandlers = dict[int, Callable[[bytes, bytes, Any, Any, float], object]]
+WorkerHandlers = dict[int, Callable[[bytes, bytes, Any, float], object]]
+
+
+def client_verbs(core: BrokerCore, rights: Rights) -> ClientHandlers:
+    """What whoever comes in by the clients' door may say."""
+    return {
+        wire.SUBMIT: core.submit if rights.tenant is None else partial(_submit_as_tenant, core, rights),
+        wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
+        wire.CANCEL: lambda peer, env, _h, _p, now: core.cancel(peer, env[4:20], now),
+        wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
+        wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now, rights),
+    }
+
+
+def _submit_as_tenant(
+    core: BrokerCore, rights: Rights, peer: bytes, envelope: bytes, header: bytes, payload: Any, now: float
+) -> None:
+    try:
+        rights.check_submit(decode_submit(header)[0])
+    except Forbidden as error:
+        core.refuse(peer, envelope, error, now)
+    else:
+        core.submit(peer, envelope, header, payload, now)
+
+
+def worker_verbs(core: BrokerCore, _rights: Rights) -> WorkerHandlers:
+    """What a worker may say."""
+    return {
+        wire.CHUNK: core.chunk,
+        wire.DONE: core.done,
+        wire.STARTED: core.started,
+        wire.SPOKEN: core.spoken,
+        wire.HEARTBEAT: lambda peer, _e, header, now: core.heartbeat(peer, header, now),
+        wire.FAILED: core.failed,
+        wire.RETURN: lambda peer, env, _, now: core.returned(peer, env, now),
+        wire.READY: lambda peer, _e, header, now: core.ready(peer, header, now),
+        wire.DRAIN: lambda peer, _e, _h, now: core.worker_drains(peer, now),
+        wire.DRAINED: lambda peer, _e, _h, now: core.worker_leaves(peer, "drained", now),
+        wire.GOODBYE: lambda peer, _e, _h, now: core.worker_leaves(peer, "said goodbye", now),
+    }

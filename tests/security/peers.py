@@ -1,0 +1,120 @@
+"""Peers written by hand: one that shows any key, and one that speaks ZeroMQ's own protocol byte by byte."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import Any
+
+import msgspec
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from voicebus.common import wire
+from voicebus.common.keyring import KeyFile
+
+TIMEOUT_MS = 10_000
+pack = msgspec.msgpack.encode
+SETTLED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+
+
+class Peer:
+    """A DEALER that shows `key`, or none, and notes how its handshakes go."""
+
+    def __init__(self, context: zmq.Context[Any], address: str, key: KeyFile | None = None) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        if key is not None:
+            self.socket.curve_serverkey = key.server.encode()
+            self.socket.curve_publickey = key.public.encode()
+            self.socket.curve_secretkey = key.secret.encode()
+        self.monitor = self.socket.get_monitor_socket(SETTLED | zmq.EVENT_DISCONNECTED)
+        self.socket.connect(address)
+
+    def event(self) -> tuple[int, int]:
+        """The next thing that happened to the connection, and its value."""
+        assert self.monitor.poll(TIMEOUT_MS), "nothing became of the connection"
+        happened = parse_monitor_message(self.monitor.recv_multipart())
+        return int(happened["event"]), int(happened["value"])
+
+    @property
+    def is_let_in(self) -> bool:
+        """How the first handshake ended."""
+        return self.event()[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+    def wait_cut_off(self) -> None:
+        """Wait for the end of the connection."""
+        while self.event()[0] != zmq.EVENT_DISCONNECTED:
+            pass
+
+    def send(self, kind: int, *frames: bytes, job: bytes = wire.NO_JOB, **fields: int) -> None:
+        self.socket.send_multipart([wire.pack_envelope(kind, job, **fields), *frames])
+
+    def recv(self, *wanted: int) -> list[bytes]:
+        """The next message, or the next of a kind wanted; heartbeats are passed over."""
+        while True:
+            assert self.socket.poll(TIMEOUT_MS), "no message came"
+            frames = self.socket.recv_multipart()
+            kind = frames[0][3]
+            if kind in wanted or (not wanted and kind != wire.HEARTBEAT):
+                return frames
+
+    def close(self) -> None:
+        self.socket.disable_monitor()
+        self.monitor.close(0)
+        self.socket.close(0)
+
+
+class RawPeer:
+    """ZMTP 3.0 with the NULL mechanism, by hand: what a library would not send."""
+
+    def __init__(self, address: str, routing_id: bytes = b"") -> None:
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        self.line = socket.create_connection((host, int(port)), 10)
+        self.line.sendall(b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32))
+        self._read(64)
+        ready = b"\x05READY" + _property(b"Socket-Type", b"DEALER") + _property(b"Identity", routing_id)
+        self.line.sendall(bytes((4, len(ready))) + ready)
+        flags, size = self._read(2)
+        assert flags == 4, "no READY came"
+        self._read(size)
+
+    def send(self, *frames: bytes) -> None:
+        """Send a message."""
+        for number, frame in enumerate(frames):
+            self.send_frame(frame, more=number + 1 < len(frames))
+
+    def send_frame(self, frame: bytes, *, more: bool) -> None:
+        """Send one frame of a message."""
+        self.line.sendall(struct.pack("!BQ", 2 | more, len(frame)) + frame)
+
+    def is_cut_off(self) -> bool:
+        """Wait until the other end closes the connection."""
+        try:
+            while self.line.recv(65_536):
+                pass
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self.line.close()
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            more = self.line.recv(size - len(data))
+            assert more, "the other end has gone"
+            data += more
+        return data
+
+
+def _property(name: bytes, value: bytes) -> bytes:
+    return bytes((len(name),)) + name + struct.pack("!I", len(value)) + value
