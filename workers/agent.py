@@ -191,10 +191,11 @@ class Agent:
         try:
             for _ in range(BATCH):
                 frames = receive()
-                if frames[0][3] == control.HELLO:
+                kind = control.kind_of(frames)
+                if kind == control.HELLO:
                     child.forget_folder()
                     self._senders[slot](self._setups[slot % len(self._setups)])
-                elif frames[0][3] == wire.BUNDLE:
+                elif kind == wire.BUNDLE:
                     for message in unpacked(frames):
                         self._core.child_message(slot, message, now, self._actions)
                 else:

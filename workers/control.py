@@ -9,11 +9,13 @@ only these two say to each other is defined here: a few kinds from 0x80 on, whic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from ..common import wire
 from ..common.errors import ProtocolError
 from ..common.messages import Count, Language, Name
 from ..common.wire import pack_envelope
@@ -31,6 +33,12 @@ LEARNING: Final = 0x84
 PROGRESS: Final = 0x85
 """Up, no header: the engine works on what it has, although nothing is to be heard yet."""
 
+
+_FROM_ENGINE: Final = {
+    HELLO: 1, LOADED: 2, REPORT: 2, LEARNING: 1, PROGRESS: 1,
+    wire.STARTED: 2, wire.CHUNK: 2, wire.DONE: 2, wire.FAILED: 2, wire.BUNDLE: 2,
+}  # fmt: skip
+"""Kind → frames of what an engine process may say."""
 
 Figure = Annotated[str, Meta(min_length=1, max_length=48, pattern=r"^[a-z][a-z0-9_]*$")]
 MAX_BATCH: Final = 256
@@ -72,6 +80,13 @@ class Report(Struct, frozen=True, array_like=True):
 
     warm_voices: list[str]
     figures: Annotated[dict[Figure, int | float], Meta(max_length=64)] = {}
+
+
+def kind_of(frames: Sequence[Any]) -> int:
+    """The kind of a message from an engine process; 0 for what has not the frames of any."""
+    envelope = frames[0]
+    kind = envelope[3] if len(envelope) == wire.ENVELOPE_BYTES else 0
+    return kind if _FROM_ENGINE.get(kind) == len(frames) else 0
 
 
 ControlT = TypeVar("ControlT", Setup, Loaded, Report)

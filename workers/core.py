@@ -277,7 +277,9 @@ class WorkerCore:
 
     def _hear(self, slot: Slot, frames: Frames, now: float, out: Actions) -> None:
         envelope: bytes = frames[0]
-        kind = envelope[3]
+        kind = control.kind_of(frames)
+        if kind in (0, wire.BUNDLE):  # a bundle that comes here has broken off
+            raise ProtocolError("it says what is no message")
         job = slot.jobs.get(envelope[4:22])
         if kind >= control.HELLO:
             self._control(slot, kind, frames, now, out)

@@ -10,7 +10,7 @@ from voicebus.common.errors import Cancelled, ConfigError, Conflict, EngineError
 from voicebus.common.messages import MAX_SLOTS, encode, failed
 from voicebus.common.wire import pack_envelope
 from voicebus.workers import control
-from voicebus.workers.actions import Actions, ToBroker
+from voicebus.workers.actions import Actions, KillChild, ToBroker
 from voicebus.workers.states import IllegalMove, JobState, LinkState, SlotState
 
 
@@ -695,3 +695,23 @@ def test_figures_of_engines_are_summed_and_outlive_them() -> None:
     assert (stats["calls"], stats["device_bytes"]) == (7, 1000), (
         "what it counted stays, what it held does not"
     )
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [b"VB1"],
+        [b""],
+        [pack_envelope(control.LOADED)],
+        [pack_envelope(wire.BUNDLE), b"\xc1"],
+        [pack_envelope(wire.DONE, bytes(16), 1), b"", b""],
+        [pack_envelope(wire.READY), b""],
+    ],
+)
+def test_an_engine_process_that_says_what_is_no_message_is_ended(frames: list[bytes]) -> None:
+    """Fuzzing found that a frame too few ended the agent instead, and with it all its engines."""
+    world = ready_world()
+    out: Actions = []
+    world.core.child_message(0, list(frames), world.now, out)
+    assert KillChild(0) in out
+    assert world.core.tally.malformed == 1
