@@ -9,10 +9,12 @@ behind. It prints one line of JSON when it ends by itself.
 from __future__ import annotations
 
 import json
+import logging
 import mmap
 import os
 import resource
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +44,7 @@ def main() -> None:
         slot = mmap.mmap(file.fileno(), SLOT_BYTES)
     base = peak_bytes()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    logging.disable()
     # Libraries write what they think of broken files to the standard error; nobody reads it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
@@ -50,8 +53,12 @@ def main() -> None:
         slot[4 : 4 + len(data)] = data
         slot[:4] = len(data).to_bytes(4)
 
+    began = time.monotonic()
+
     def ended(count: int, finding: Finding | None) -> None:
-        said: dict[str, Any] = {"executions": count, "base_bytes": base, "peak_bytes": peak_bytes()}
+        said: dict[str, Any] = {
+            "executions": count, "seconds": time.monotonic() - began, "base_bytes": base, "peak_bytes": peak_bytes(),
+        }  # fmt: skip
         if finding is not None:
             small = finding if finding.kind != "crash" else shrunk(target, finding)
             said |= {"kind": small.kind, "said": small.said, "data": small.data.hex()}

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from tests.fuzz import client_stage, worker_stage
 from tests.fuzz.broker_stage import CLIENTS_SAY, PATIENCE_S, WORKERS_SAY, BrokerStage
+from tests.fuzz.client_stage import ClientStage
 from tests.fuzz.samples import JOBS, message_of
 from tests.fuzz.steps import Changes, conversation, packed, unpacked
 from tests.fuzz.target import Target, require
+from tests.fuzz.worker_stage import WorkerStage
 from voicebus.common import messages, wire
+from voicebus.workers import control
 
 HONEST_EVERY: Final = 4
 
@@ -23,6 +27,42 @@ def run_broker(data: bytes) -> None:
             stage.submit()
     stage.wait(PATIENCE_S)
     require(stage.ended > 0, "honest work gets done")
+
+
+def run_worker(data: bytes) -> None:
+    """A worker's core, with a stranger for a broker."""
+    stage = WorkerStage()
+    _work(stage, data, 1)
+    require(stage.over or stage.answered > 0, "honest work gets done")
+
+
+def run_engine(data: bytes) -> None:
+    """A worker's core, with engines that garble as well."""
+    _work(WorkerStage(garbles=True), data, 2)
+
+
+def _work(stage: WorkerStage, data: bytes, sides: int) -> None:
+    stage.give()
+    for number, step in enumerate(unpacked(data, sides)):
+        if stage.over:
+            return
+        stage.play(step)
+        if number % HONEST_EVERY == 0:
+            stage.give()
+    if not stage.over:
+        stage.wait(worker_stage.PATIENCE_S)
+
+
+def run_client(data: bytes) -> None:
+    """A client's core."""
+    stage = ClientStage()
+    stage.ask()
+    stage.ask()
+    for number, step in enumerate(unpacked(data, 2)):
+        stage.play(step)
+        if number % 2 == 0:
+            stage.ask()
+    stage.finish()
 
 
 def _durable(job: bytes) -> list[bytes]:
@@ -50,10 +90,60 @@ def _broker_seeds() -> Iterable[bytes]:
     yield packed(step._replace(wait_ms=900) for step in unpacked(conversation(ready, (0, 0, says(wire.SUBMIT)), *spoken), 2))
 
 
+def _worker_seeds() -> Iterable[bytes]:
+    def says(kind: int, job: int = 0, attempt: int = 1) -> tuple[int, int, list[bytes]]:
+        return 0, 0, message_of(kind, JOBS[job], attempt)
+
+    yield conversation(says(wire.WELCOME), says(wire.JOB), says(wire.CANCEL), says(wire.JOB, 1), says(wire.HEARTBEAT))
+    yield conversation(says(wire.WELCOME), says(wire.JOB), says(wire.DRAIN), says(wire.JOB, 2), says(wire.FAILED))
+    yield conversation(says(wire.WELCOME), *(says(wire.JOB, number) for number in range(4)), says(wire.REREGISTER))
+    yield conversation(says(wire.WELCOME), says(wire.JOB, 0, 2), says(wire.GOODBYE))
+
+
+def _engine_seeds() -> Iterable[bytes]:
+    yield from _worker_seeds()
+    jobs = [(0, 0, message_of(kind)) for kind in (wire.WELCOME, wire.JOB)]
+    yield conversation(*jobs, *((1, 0, message_of(kind)) for kind in worker_stage.ENGINES_SAY))
+    report = control.message(control.REPORT, control.Report(["amber"], {"jobs": 1}))
+    yield conversation(*jobs, (1, 0, control.message(control.LEARNING)), (1, 1, control.message(control.PROGRESS)))
+    yield conversation((1, 0, report), (1, 1, [b"VB1"]), (1, 0, [wire.pack_envelope(control.LOADED)]))
+
+
+def _client_seeds() -> Iterable[bytes]:
+    def says(kind: int, job: int, attempt: int = 1) -> tuple[int, int, list[bytes]]:
+        return 0, 0, message_of(kind, JOBS[job], attempt)
+
+    up = (0, 0, message_of(wire.PONG))
+    for job in range(3):
+        yield conversation(
+            up, says(wire.ACCEPTED, job), says(wire.STARTED, job), says(wire.CHUNK, job), says(wire.DONE, job),
+            says(wire.SPOKEN, job + 1), says(wire.FAILED, job + 2),
+        )  # fmt: skip
+        yield conversation(
+            up, says(wire.STARTED, job), says(wire.CHUNK, job), says(wire.STARTED, job, 2), says(wire.CHUNK, job, 2),
+            (1, 0, [b"gone"]), up, says(wire.DONE, job, 2),
+        )  # fmt: skip
+
+
 TARGETS: Final = (
     Target(
         "broker-core",
         "its tables agree, nobody hears of others' jobs, and an honest client gets its own audio, once, in time",
         run_broker, _broker_seeds, Changes((CLIENTS_SAY, WORKERS_SAY)), 65_536, 5.0,
+    ),
+    Target(
+        "worker-core",
+        "its tables agree, a stranger for a broker costs no other its jobs, and every audio is its own",
+        run_worker, _worker_seeds, Changes((worker_stage.BROKERS_SAY,)), 65_536, 5.0,
+    ),
+    Target(
+        "worker-engine",
+        "its tables agree whatever an engine process says",
+        run_engine, _engine_seeds, Changes((worker_stage.BROKERS_SAY, worker_stage.ENGINES_SAY)), 65_536, 5.0,
+    ),
+    Target(
+        "client-core",
+        "its tables agree, nothing raises, every task ends once, and an honest broker's answer is its audio",
+        run_client, _client_seeds, Changes((client_stage.BROKERS_SAY, (wire.PONG,))), 65_536, 5.0,
     ),
 )  # fmt: skip
