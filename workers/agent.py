@@ -16,13 +16,14 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import zmq
 
-from ..common import wire
+from ..common import handshake, wire
 from ..common.errors import BusError
+from ..common.signs import Sign, refusal
 from ..common.urgency import Urgency
 from . import control
 from .actions import (
@@ -42,6 +43,9 @@ from .children import Child, rss_bytes
 from .core import WorkerCore
 from .sockets import FLUSH_MS, BrokerSocket, receiver, sender, unpacked
 
+if TYPE_CHECKING:
+    from ..common.keyring import KeyFile
+
 log = logging.getLogger(__name__)
 
 BATCH: Final = 64
@@ -57,7 +61,7 @@ class Agent:
     """Runs a core until it exits. `announce` is called once, when the worker is ready.
 
     The engines take turns at the `devices`; "auto" is what one does that is told of none. `environment` is
-    theirs, beside the agent's own.
+    theirs, beside the agent's own. `key` is shown to the brokers.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Agent:
         devices: Sequence[str] = ("auto",),
         environment: Mapping[str, str] | None = None,
         announce: Callable[[], None] = lambda: None,
+        key: KeyFile | None = None,
         clock: Callable[[], float] = time.monotonic,
         urgency: Urgency | None = None,
     ) -> None:
@@ -76,6 +81,7 @@ class Agent:
         self._engine = setup.engine
         self._environment = environment or {}
         self._announce: Callable[[], None] | None = announce
+        self._key = key
         self._clock = clock
         self._urgency = urgency
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -134,6 +140,8 @@ class Agent:
                 broker.pump()
             if events & zmq.POLLIN:
                 self._hear_broker(index, broker, now)
+            if broker.monitor in ready:
+                self._note_signs(index, broker, now)
         for slot, child in list(self._children.items()):
             if ready.get(child.socket, 0) & zmq.POLLIN:
                 self._hear_child(slot, child, now)
@@ -184,6 +192,16 @@ class Agent:
                 self._core.broker_message(index, broker.receive(), now, self._actions)
         except zmq.Again:
             pass
+        self._flush()
+
+    def _note_signs(self, index: int, broker: BrokerSocket, now: float) -> None:
+        """Tell the core of a connection that does not come about. One that is lost it finds out itself."""
+        address = self._core.links[index].address
+        for sign in handshake.signs(broker.monitor):
+            if sign is Sign.CUT_SHORT:
+                self._core.cut_short(index, self._actions)
+            elif sign is not Sign.LOST:
+                self._core.refused(index, refusal(sign, address, self._key), now, self._actions)
         self._flush()
 
     def _hear_child(self, slot: int, child: Child, now: float) -> None:
@@ -249,8 +267,9 @@ class Agent:
             case Log(level, line):
                 log.log(level, "%s", line)
             case OpenLink(link):
-                broker = BrokerSocket(self._context, self._core.links[link].address)
+                broker = BrokerSocket(self._context, self._core.links[link].address, self._key)
                 self._brokers[link] = broker
+                self._poller.register(broker.monitor, zmq.POLLIN)
             case CloseLink(link, flush):
                 self._close_broker(link, flush=flush)
             case StartChild(slot):
@@ -286,8 +305,9 @@ class Agent:
         broker = self._brokers.pop(link)
         if flush:
             broker.push()
-        if broker.socket in self._poller:
-            self._poller.unregister(broker.socket)
+        for socket_ in (broker.socket, broker.monitor):
+            if socket_ in self._poller:
+                self._poller.unregister(socket_)
         if flush and broker.is_blocked:
             self._closing.append((self._clock() + FLUSH_MS / 1000, broker))
         else:

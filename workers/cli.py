@@ -33,6 +33,7 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 @click.option("--slots", type=click.IntRange(1, 1024), help="Engines side by side, each with its own model.")
 @click.option("--id", "name", metavar="NAME", help="This worker's name on the bus.")
 @click.option("--config", "config_file", metavar="FILE", help="Default: ./config.yaml if it exists.")
+@click.option("--key", "key_file", metavar="FILE", help="The key to show; default: of security.keys.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the engine.")
 def command(
     engine: str,
@@ -41,11 +42,12 @@ def command(
     slots: int | None,
     name: str | None,
     config_file: str | None,
+    key_file: str | None,
     pairs: tuple[str, ...],
 ) -> None:
     """Offer ENGINE (kokoro, tone, …) to a broker. Ctrl-C drains it; a second one ends it at once."""
     try:
-        error = serve(engine, brokers, device, slots, name, config_file, pairs)
+        error = serve(engine, brokers, device, slots, name, config_file, pairs, key_file)
     except BusError as problem:
         error = problem
     except Exception as problem:
@@ -64,12 +66,14 @@ def serve(
     name: str | None = None,
     config_file: str | None = None,
     pairs: tuple[str, ...] = (),
+    key_file: str | None = None,
 ) -> BusError | None:
     """Run a worker to its end; return or raise the error that ended it, return None for a clean end."""
     import msgspec
 
     from ..common.config import Worker, load_config
     from ..common.heap import keep_freed_memory
+    from ..common.keyring import Role, key_for
     from ..common.logging import setup_logging
     from ..common.urgency import Urgency
     from . import control
@@ -87,6 +91,7 @@ def serve(
     host, settings = HostSettings.read({"idle_unload_s": section.idle_unload_s} | given)
     if section.accept_cpml:
         settings.setdefault("accept_cpml", True)
+    key = key_for(config.security.keys, key_file or config.security.key, Role.WORKER)
     devices = _devices(device or section.device)
     name = _name(name or f"{socket.gethostname()}-{engine}-{os.getpid()}")
     addresses = _addresses(brokers) or [_reachable(config.broker.backend)]
@@ -126,7 +131,13 @@ def serve(
         urgency = Urgency(started + section.agent_nice)
         environment = engine_environment(_threads(settings.get("threads")), slots or section.slots)
         agent = Agent(
-            core, setup, devices=devices, environment=environment, announce=announce, urgency=urgency
+            core,
+            setup,
+            devices=devices,
+            environment=environment,
+            announce=announce,
+            key=key,
+            urgency=urgency,
         )
     except TypeError as error:
         raise ConfigError(f"a setting of {engine} cannot be sent to it: {error}") from None

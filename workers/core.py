@@ -30,6 +30,7 @@ from typing import Final
 from ..common import wire
 from ..common.errors import BusError, ConfigError, Conflict, EngineError, ProtocolError, WorkerLost
 from ..common.messages import Done, Failed, Ready, Welcome, decode, encode, failed
+from ..common.signs import cut_short
 from ..common.wire import NO_JOB, pack_envelope, unpack_envelope
 from . import control
 from .actions import ERROR, INFO, WARNING, Actions, Exit, Frames, KillChild, Log, ToBroker
@@ -50,6 +51,8 @@ UNBLOCKING: Final = frozenset({wire.CANCEL, wire.DRAIN, wire.GOODBYE, wire.REREG
 """What may take a job away that others wait behind."""
 START_FAILURES: Final = 3
 """Deaths before the engine was ever loaded that end the worker: it never worked, waiting mends nothing."""
+OFTEN: Final = 3
+"""Handshakes that broke off, in a row, are no accident any more."""
 REFUSALS: Final = 2
 """GOODBYEs in a row in answer to READY which mean that another start of this worker has taken its place. One
 could come from a broker that happened to leave at that moment."""
@@ -176,6 +179,26 @@ class WorkerCore:
                 self.links.send(link, answer, out)
         if kind in UNBLOCKING:
             self.desk.dispatch(now, out)
+
+    def refused(self, index: int, error: BusError, now: float, out: Actions) -> None:
+        """A broker does not let this worker in: the end, unless there are others that do."""
+        link = self.links[index]
+        if not link.is_open:
+            return
+        if link.refusal is None:
+            out.append(Log(ERROR, error.message))
+        link.refusal = error
+        if all(other.refusal is not None for other in self.links):
+            self._give_up(error, now, out)
+        else:
+            self._lose(link, "lets this worker in no more", now, out)
+
+    def cut_short(self, index: int, out: Actions) -> None:
+        """A handshake broke off. The broker may be about to leave; if it goes on, somebody should know."""
+        link = self.links[index]
+        link.cut_short += 1
+        if link.cut_short == OFTEN:
+            out.append(Log(ERROR, cut_short(link.address)))
 
     # Registration.
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..common.messages import Welcome
 from .states import LINK_MOVES, LinkState, Referee
+
+if TYPE_CHECKING:
+    from ..common.errors import BusError
 
 OPEN_STATES: Final = frozenset({LinkState.CONNECTING, LinkState.REGISTERED, LinkState.DRAINING})
 """The states in which there is a socket."""
@@ -55,12 +58,14 @@ class Link:
         "_timing",
         "address",
         "beat_at",
+        "cut_short",
         "failures",
         "heard_at",
         "index",
         "interval_s",
         "liveness",
         "most_slots",
+        "refusal",
         "refusals",
         "retry_at",
         "slots",
@@ -80,6 +85,10 @@ class Link:
         "Losses in a row without a WELCOME between."
         self.refusals = 0
         "GOODBYEs in a row in answer to READY."
+        self.refusal: BusError | None = None
+        "Why the broker does not let this worker in, as it was last heard."
+        self.cut_short = 0
+        "Handshakes in a row that broke off without a word."
         self.slots = self.most_slots = 0
         "The share of the worker's slots this broker was told of, and the largest it ever was."
         self._timing = timing
@@ -104,7 +113,8 @@ class Link:
         """Take the intervals the broker named, and register if that is news."""
         self.interval_s = header.interval_ms / 1000
         self.liveness = header.liveness
-        self.failures = self.refusals = 0
+        self.failures = self.refusals = self.cut_short = 0
+        self.refusal = None
         self.beat_at = min(self.beat_at, now + self.interval_s)
         if self.state is LinkState.CONNECTING:
             self.move(LinkState.REGISTERED)

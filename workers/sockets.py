@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import zmq
 from zmq.backend import Socket as BaseSocket
 
-from ..common import bundles, spoken, wire
+from ..common import bundles, handshake, spoken, wire
 from ..common.errors import ProtocolError
 from ..common.wire import COPY_BELOW_BYTES, MAX_FRAME_BYTES, MAX_FRAMES
 from .actions import Frames
+
+if TYPE_CHECKING:
+    from ..common.keyring import KeyFile
 
 SEND_AHEAD: Final = 256
 """Messages that libzmq may hold for a broker, at most 64 MiB of audio; more wait in the outbox."""
@@ -67,14 +70,18 @@ def sender(socket: zmq.Socket[bytes]) -> Callable[[Sequence[Any]], None]:
 
 
 class BrokerSocket:
-    """A DEALER to one broker, with its outbox. A heartbeat goes before whatever waits.
+    """A DEALER to one broker, which is shown `key`, with its outbox. A heartbeat goes before whatever waits.
 
     What is sent leaves with the next `push`, small messages bundled. The first is always a bundle: so the
     broker knows that it may send bundles as well.
     """
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], address: str, key: KeyFile | None = None
+    ) -> None:
         self.socket = context.socket(zmq.DEALER)
+        handshake.show_key(self.socket, key)
+        self.monitor = self.socket.get_monitor_socket(handshake.WATCHED)
         self.socket.linger = 0
         self.socket.sndhwm = SEND_AHEAD
         self.socket.maxmsgsize = MAX_FRAME_BYTES
@@ -173,6 +180,8 @@ class BrokerSocket:
         """Close; with `flush` what was sent still goes out for a bounded time."""
         if flush:
             self.push()
+        self.socket.disable_monitor()
+        self.monitor.close(0)
         self.socket.close(linger=FLUSH_MS if flush else 0)
 
 
