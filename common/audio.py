@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -32,6 +33,8 @@ MAX_ENCODED_BYTES: Final = 128 * 1024 * 1024
 MAX_CHANNELS: Final = 8
 MIN_RATE_HZ: Final = 4_000
 MAX_RATE_HZ: Final = 192_000
+MAX_SAMPLE: Final = 1000.0
+"""60 dB above what can be played: more comes of a broken file, and squared it is beyond all numbers."""
 BLOCK_FRAMES: Final = 65_536
 OPUS_RATES_HZ: Final = (8_000, 12_000, 16_000, 24_000, 48_000)
 # Of the lower, MPEG-2 rates, libsndfile's variable bit rate makes frames that mpg123 complains about.
@@ -57,7 +60,7 @@ def decode(
     """Decode a file or its bytes (WAV, FLAC, MP3, Ogg …, whatever libsndfile reads) to mono float32.
 
     Several channels are averaged. `cut=True` stops at `max_seconds` instead of refusing. Raises
-    `BadRequest` for what is missing, not audio, empty, too long, or holds values that are not numbers.
+    `BadRequest` for what is missing, not audio, empty, too long, or holds values that no sound has.
     """
     import numpy as np
     import soundfile
@@ -72,7 +75,7 @@ def decode(
     blocks: list[NDArray[np.float32]] = []
     frames = 0
     try:
-        with soundfile.SoundFile(io.BytesIO(data)) as file:
+        with soundfile.SoundFile(_Steady(data)) as file:
             rate_hz, channels = int(file.samplerate), int(file.channels)
             if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ or channels > MAX_CHANNELS:
                 raise BadRequest(
@@ -95,8 +98,9 @@ def decode(
     if frames > limit and not cut:
         raise BadRequest(f"the audio is longer than {max_seconds:g} s: give a shorter recording")
     samples = np.concatenate(blocks)[:limit]
-    if not np.isfinite(samples).all():
-        raise BadRequest("the audio holds values that are not numbers: export it again as 16-bit WAV")
+    # What is not a number is no less than this either.
+    if not np.abs(samples).max() <= MAX_SAMPLE:
+        raise BadRequest("the audio holds values that no sound has: export it again as 16-bit WAV")
     return Decoded(samples, rate_hz, frames > limit)
 
 
@@ -257,6 +261,16 @@ FORMATS: Final[Mapping[str, Format]] = {
     "pcm": Format("audio/pcm", _pcm),
 }
 "What `encode` can make; `pcm` is bare signed 16 bit, little-endian."
+
+
+class _Steady(io.BytesIO):
+    """Bytes in which a broken file may be sought: an error would be printed, with its traceback, by cffi."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        """Go to a place if there is one."""
+        with suppress(ValueError, OverflowError):
+            return super().seek(offset, whence)
+        return self.tell()
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

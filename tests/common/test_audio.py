@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,8 @@ def test_a_header_that_lies_costs_only_what_is_there() -> None:
         (wav(np.zeros(0, np.float32)), "no sound"),
         (wav(tone(3.0)), "longer than 2 s"),
         (wav(np.zeros((100, 9), np.float32)), "9 channels"),
-        (wav(np.full(RATE, np.nan, np.float32), subtype="FLOAT"), "not numbers"),
+        (wav(np.full(RATE, np.nan, np.float32), subtype="FLOAT"), "no sound has"),
+        (wav(np.full(RATE, 3e38, np.float32), subtype="FLOAT"), "no sound has"),
         (wav(tone(1.0, rate=1000), rate=1000), "1000 Hz"),
         (bytes(3_000_000), "more than 2,000,000"),
     ],
@@ -102,6 +105,33 @@ def test_what_is_not_usable_audio_is_refused_with_a_remedy(data: bytes, message:
         audio.decode(data, max_seconds=2.0, max_bytes=2_000_000)
     assert ": " in refused.value.message
     assert "\n" not in refused.value.message
+
+
+def test_a_broken_file_is_refused_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """libsndfile sought a place before the beginning, and cffi printed what Python said of that."""
+    aiff = io.BytesIO()
+    soundfile.write(aiff, audio.to_s16(tone(0.1)), RATE, format="AIFF")
+    broken = bytearray(aiff.getvalue())
+    broken[38] = 0xFF
+    with suppress(BadRequest):
+        audio.decode(bytes(broken))
+    assert capfd.readouterr().err == ""
+
+
+def test_hours_of_silence_in_a_small_file_cost_no_more_than_is_taken() -> None:
+    file, rate_hz = io.BytesIO(), 8_000
+    with soundfile.SoundFile(file, "w", rate_hz, 1, format="FLAC", subtype="PCM_16") as out:
+        for _ in range(6 * 3600 * rate_hz // 65_536):
+            out.write(np.zeros(65_536, np.int16))
+    assert file.tell() < 6_000_000
+    tracemalloc.start()
+    decoded = audio.decode(file.getvalue(), max_seconds=10.0, cut=True)
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert decoded.samples.size == 10 * rate_hz
+    assert most_bytes < 10_000_000
+    with pytest.raises(BadRequest, match="longer than 10 s"):
+        audio.decode(file.getvalue(), max_seconds=10.0)
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_refused(tmp_path: Path) -> None:
