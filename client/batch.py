@@ -86,7 +86,11 @@ class Folder:
         except BlockingIOError:
             os.close(self._lock)
             raise Conflict(f"another vc batch is writing to {self.path}: wait for it or end it") from None
-        self._open_manifest()
+        try:
+            self._open_manifest()
+        except OSError:
+            os.close(self._lock)
+            raise
         return self
 
     def __exit__(
@@ -96,7 +100,9 @@ class Folder:
         os.close(self._lock)
 
     def _open_manifest(self) -> None:
-        self._manifest = os.open(self.path / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        # Through no link: a folder that came from elsewhere must not have us write into another file.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        self._manifest = os.open(self.path / MANIFEST, flags, 0o666)
 
     def names(self, *, durable: bool) -> JobNames | None:
         """The names of this batch's jobs: those of its first run, or new ones for a `durable` batch."""
@@ -110,7 +116,7 @@ class Folder:
         from ..common.atomic import is_temporary
 
         for left_over in self.path.iterdir():
-            if is_temporary(left_over):
+            if is_temporary(left_over) and not left_over.is_dir():
                 left_over.unlink(missing_ok=True)
         with open(self.path / MANIFEST, "rb") as file:
             records = {record["index"]: record for record in read_records(file)}
@@ -177,7 +183,7 @@ class Folder:
             return False
         try:
             return (self.path / str(record["file"])).stat().st_size == record["bytes"]
-        except (OSError, KeyError):
+        except (OSError, KeyError, ValueError):  # a name with a NUL in it is a ValueError
             return False
 
 
@@ -253,7 +259,7 @@ def read_records(file: Iterable[bytes]) -> Iterator[Record]:
             return
         try:
             record: object = json.loads(row)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict):
             found = cast("Record", record)

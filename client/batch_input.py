@@ -43,9 +43,13 @@ def read_lines(path: str | os.PathLike[str]) -> list[Line]:
     if reader is None:
         raise ConfigError(f"{file.name} is no batch input: use .txt (a line an utterance), .csv or .jsonl")
     try:
-        if file.stat().st_size > MAX_INPUT_BYTES:
+        with open(file, "rb") as stream:
+            # Not by its size: that of a device or a pipe says nothing of what comes out of it.
+            data = stream.read(MAX_INPUT_BYTES + 1)
+        if len(data) > MAX_INPUT_BYTES:
             raise ConfigError(f"{file.name} is larger than {MAX_INPUT_BYTES:,} bytes: split it")
-        content = file.read_text(encoding="utf-8-sig")
+        content = data.decode("utf-8-sig")
+        del data
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -134,4 +138,4 @@ def _speed(where: str, value: object) -> float | None:
             return float(value)
         except (ValueError, OverflowError):
             pass
-    raise ConfigError(f"{where}: its `speed` is not a number: {value!r}")
+    raise ConfigError(f"{where}: its `speed` is not a number: {str(value)[:60]!r}")

@@ -21,6 +21,8 @@ from ..common.wire import JOB_ID_BYTES
 
 JOBS: Final = "jobs.json"
 KEY_BYTES: Final = 16
+MOST: Final = 2**31
+"""Lines of a batch, and tries of a line."""
 
 
 class JobNames:
@@ -48,9 +50,13 @@ class JobNames:
             document = cast("dict[str, Any]", json.loads(path.read_bytes()))
             tries = {int(line): int(times) for line, times in document["tries"].items()}
             key = bytes.fromhex(document["key"])
+            if len(key) != KEY_BYTES or not all(
+                0 <= number <= MOST for pair in tries.items() for number in pair
+            ):
+                raise ValueError
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ConfigError(
                 f"{path} cannot be read: remove it to have the lines that are missing spoken once more"
             ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -95,21 +95,24 @@ def read_text(text: str | None, source: str | None) -> str:
         raise click.UsageError("give the text as an argument, `-` to read stdin, or --file FILE")
     if source is not None:
         try:
-            if os.path.getsize(source) > MAX_FILE_BYTES:
-                raise click.UsageError(
-                    f"{source} is larger than {MAX_FILE_BYTES:,} bytes: speak it with vc batch"
-                )
-            return Path(source).read_text(encoding="utf-8")
+            with open(source, "rb") as file:
+                return _decoded(source, file)
         except OSError as error:
             raise click.UsageError(f"{source} cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise BadRequest(f"{source} is not UTF-8 text: convert it first") from None
     if text == "-":
-        try:
-            return sys.stdin.buffer.read(MAX_FILE_BYTES).decode("utf-8")
-        except UnicodeDecodeError:
-            raise BadRequest("stdin is not UTF-8 text: convert it first") from None
+        return _decoded("stdin", sys.stdin.buffer)
     return text or ""
+
+
+def _decoded(name: str, file: BinaryIO) -> str:
+    """All of a file, which may be a pipe without an end."""
+    data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise click.UsageError(f"{name} is larger than {MAX_FILE_BYTES:,} bytes: speak it with vc batch")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadRequest(f"{name} is not UTF-8 text: convert it first") from None
 
 
 def check_output(output: str) -> None:

@@ -194,3 +194,61 @@ def test_names_that_cannot_be_read_are_told_with_what_to_do(tmp_path: Path, cont
     (tmp_path / JOBS).write_text(content)
     with pytest.raises(ConfigError, match=r"jobs\.json cannot be read: remove it"):
         JobNames.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"[" * 100_000,
+        b'{"index": 1, "status": "done", "file": "a\\u0000b", "bytes": 1}',
+        b'{"index": 1, "status": "done", "file": "../../etc/passwd", "bytes": 1}',
+        b'{"index": 1, "status": "done", "file": 3, "bytes": []}',
+    ],
+    ids=["deep", "NUL", "outside", "types"],
+)
+def test_a_manifest_from_elsewhere_only_costs_speaking_again(tmp_path: Path, row: bytes) -> None:
+    """Brackets in brackets, and a name with a NUL in it, ended the command in a traceback."""
+    begin(tmp_path, LINES[:1])
+    known = json.loads((tmp_path / MANIFEST).read_bytes())
+    if row.startswith(b"{"):
+        row = json.dumps(known | json.loads(row)).encode()
+    (tmp_path / MANIFEST).write_bytes(row + b"\n")
+    with Folder(tmp_path) as folder:
+        assert folder.take_up(LINES, WISHES) == set()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[" * 100_000,
+        '{"key": "", "tries": {}}',
+        f'{{"key": "{"00" * 100}", "tries": {{}}}}',
+        f'{{"key": "{"00" * 16}", "tries": {{"1": -1}}}}',
+        f'{{"key": "{"00" * 16}", "tries": {{"{9**30}": 1}}}}',
+        f'{{"key": "{"00" * 16}", "tries": {{"1": 1e999}}}}',
+    ],
+    ids=["deep", "no key", "long key", "negative", "line", "endless"],
+)
+def test_names_of_jobs_that_cannot_be_are_refused(tmp_path: Path, document: str) -> None:
+    (tmp_path / JOBS).write_text(document)
+    with pytest.raises(ConfigError, match="cannot be read: remove it"):
+        JobNames.load(tmp_path)
+
+
+def test_a_manifest_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    """A folder that came from elsewhere had records appended to whatever file it pointed at."""
+    other = tmp_path / "profile"
+    other.write_text("mine\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).symlink_to(other)
+    with pytest.raises(OSError, match="symbolic links"), Folder(tmp_path / "out"):
+        pass
+    assert other.read_text() == "mine\n"
+
+
+def test_input_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device has a size of 0: it was read until the memory was full."""
+    monkeypatch.setattr("voicebus.client.batch_input.MAX_INPUT_BYTES", 1000)
+    (tmp_path / "lines.txt").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="larger than 1,000 bytes"):
+        read_lines(tmp_path / "lines.txt")

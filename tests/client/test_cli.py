@@ -88,6 +88,15 @@ def test_what_cannot_be_done_has_a_code_and_exits_with_1(arguments: list[str], c
     assert not list(Path.cwd().glob("*.wav"))
 
 
+def test_a_text_is_never_cut_off_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a longer stdin the beginning was spoken as if it were all, and a device was read without an end."""
+    monkeypatch.setattr("voicebus.client.commands.say.MAX_FILE_BYTES", 10)
+    for arguments in (["-"], ["--file", "/dev/zero"]):
+        done = vc("say", *arguments, stdin="eleven chars")
+        assert done.exit_code == 2
+        assert "larger than 10 bytes" in done.stderr
+
+
 def test_stdin_that_is_not_text_is_a_bad_request() -> None:
     done = CliRunner().invoke(cli, ["say", "-", "--broker", NOBODY], input=b"\xff\xfe")
     assert done.exit_code == 1
