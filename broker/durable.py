@@ -255,8 +255,11 @@ class Durables:
     # ---- fetching
 
     def watch(self, job: Job, peer: bytes) -> None:
-        """Note that a connection wants to hear of the job's end. The oldest of too many is forgotten."""
-        if peer not in job.watchers and peer != job.client.peer:
+        """Note that a connection wants to hear of the job's end. The oldest of too many is forgotten.
+
+        Its submitter hears of it anyhow; one that has, and asks again before the answer stands, does not.
+        """
+        if peer not in job.watchers and (peer != job.client.peer or job.id in self.ending):
             job.watchers = (*job.watchers, peer)[-MAX_WATCHERS:]
         self._ledger.accepted(peer, job.id, job.pool.engine, wire.ATTACHED)
 

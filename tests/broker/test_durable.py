@@ -309,3 +309,18 @@ def test_a_damaged_answer_in_the_journal_is_no_answer() -> None:
     bus.fetch(failed, b"f")
     assert bus.answer(failed, b"f") == "storage_error"
     bus.core.check_invariants()
+
+
+def test_a_submitter_that_fetches_before_the_answer_stands_is_told_when_it_does() -> None:
+    """It had been sent DONE and so was not listed among those who wait: asked once more it waited for ever."""
+    bus = Written()
+    bus.ready(b"w")
+    job = bus.submit(durable=True)
+    bus.write()
+    bus.finish(b"w", bus.given(b"w")[0])
+    bus.fetch(job, b"c")
+    before = len(bus.sent.to_client[b"c"])
+    bus.write()
+    ((envelope, _),) = bus.sent.to_client[b"c"][before:]
+    assert envelope[3] == wire.ACCEPTED
+    assert envelope[23] & wire.STORED
