@@ -63,10 +63,11 @@ def bucket(address: str) -> str:
 
 def _is_address(text: str) -> bool:
     try:
-        ip_address(text)
+        parsed = ip_address(text)
     except ValueError:
         return False
-    return True
+    # A zone may be any text at all, and means nothing on another machine.
+    return getattr(parsed, "scope_id", None) is None
 
 
 def _bare(hop: str) -> str:

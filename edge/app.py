@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import ssl
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,14 @@ from .cors import Origins
 from .elevenlabs import ElevenLabs
 from .elevenlabs_socket import StreamInput
 from .guard import Gate, guarding
+from .headers import common_headers
 from .jobs import Works
 from .jobs_api import JobsApi
 from .keys import Keys
 from .limits import Limits
+from .malformed import Handler
 from .metrics import Figures
-from .middleware import Middleware, stamp
+from .middleware import Middleware
 from .news import News
 from .openai import OpenAi
 from .operation import Operation
@@ -42,6 +44,7 @@ from .routes import Route
 from .service import Service
 from .sillytavern import SillyTavern
 from .status_socket import StatusSocket, Watcher
+from .tls import certificate_of, serving
 from .voices_api import VoicesApi
 
 if TYPE_CHECKING:
@@ -49,11 +52,17 @@ if TYPE_CHECKING:
     from ..common.config import Config
 
 SHUTDOWN_S: Final = 30.0
-MAX_LINE_BYTES: Final = 8190
-MAX_HEADERS: Final = 64
-KEEPALIVE_S: Final = 75.0
-LINGER_S: Final = 2.0
-"""For a client to read why its body is not taken, before the connection ends."""
+OPTIONS: Final[Mapping[str, Any]] = {
+    "access_log": None,
+    "max_line_size": 8190,
+    "max_field_size": 8190,
+    "max_headers": 64,
+    "keepalive_timeout": 75.0,
+    "lingering_time": 2.0,
+    "auto_decompress": False,
+}
+"""Of aiohttp's protocol. It lingers so that a client can read why its body is not taken; and it unpacks
+nothing, since no client packs what it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,10 @@ class Server:
     def __init__(self, config: Config, client: AsyncClient, brokers: list[str]) -> None:
         edge = config.edge
         self._config = config
-        self._secure = _secure(edge.certificate, edge.certificate_key)
+        # It warns of subprotocols that are not known, and a browser's key is one.
+        logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+        self._certificate = certificate_of(edge.certificate, edge.certificate_key)
+        self._headers = common_headers(edge)
         self.trusted = networks(edge.trusted_proxies)
         self.limits = Limits(edge)
         self.figures = Figures()
@@ -110,7 +122,8 @@ class Server:
     def application(self) -> web.Application:
         """The aiohttp application."""
         edge = self._config.edge
-        app = web.Application(middlewares=Middleware(self).all(), client_max_size=edge.max_body_bytes)
+        middleware = Middleware(self, self._headers)
+        app = web.Application(middlewares=middleware.all(), client_max_size=edge.max_body_bytes)
         app[BODY_TIMEOUT_S] = edge.body_timeout_s
         for route in self.routes:
             if route.method == "GET":
@@ -118,7 +131,7 @@ class Server:
             else:
                 app.router.add_route(route.method, route.path, route.handler)
         app.router.add_routes(page_routes())
-        app.on_response_prepare.append(stamp)
+        app.on_response_prepare.append(middleware.stamp)
         app.on_shutdown.append(self._status_socket.close)
         return app
 
@@ -145,26 +158,13 @@ class Server:
             runner = web.AppRunner(
                 self.application(),
                 handler_cancellation=True,  # a client that goes away takes its job along
-                access_log=None,
-                max_line_size=MAX_LINE_BYTES,
-                max_field_size=MAX_LINE_BYTES,
-                max_headers=MAX_HEADERS,
-                keepalive_timeout=KEEPALIVE_S,
                 shutdown_timeout=SHUTDOWN_S,
-                lingering_time=LINGER_S,
+                **OPTIONS,
             )
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
-            factory = guarding(_protocols(runner), self._gate, edge.header_timeout_s, edge.stall_timeout_s)
             try:
-                server = await asyncio.get_running_loop().create_server(
-                    factory,
-                    edge.host,
-                    edge.port,
-                    ssl=self._secure,
-                    ssl_handshake_timeout=edge.header_timeout_s if self._secure else None,
-                )
-                stack.callback(server.close)
+                address = await stack.enter_async_context(self._doors(runner))
                 wyoming = None
                 if edge.wyoming_port is not None:
                     from .wyoming import house
@@ -178,27 +178,35 @@ class Server:
                     f"cannot listen on {edge.host}:{edge.port}: {error.strerror}; is another edge running? "
                     "--port chooses another one"
                 ) from None
-            scheme = "http" if self._secure is None else "https"
-            yield Addresses(f"{scheme}://{_shown(server.sockets[0].getsockname())}", wyoming)
+            scheme = "http" if self._certificate is None else "https"
+            yield Addresses(f"{scheme}://{_shown(address)}", wyoming)
+
+    @asynccontextmanager
+    async def _doors(self, runner: web.AppRunner) -> AsyncIterator[tuple[str, int]]:
+        """Take connections while the block runs; gives the first address. Raises `OSError`."""
+        edge, gate, loop = self._config.edge, self._gate, asyncio.get_running_loop()
+
+        def protocol() -> asyncio.Protocol:
+            if runner.server is None:
+                raise RuntimeError("the runner is not set up")
+            return Handler(runner.server, self._headers, loop=loop, **OPTIONS)
+
+        def admitted(address: str | None) -> Callable[[], asyncio.Protocol]:
+            return guarding(protocol, gate, edge.header_timeout_s, edge.stall_timeout_s, address)
+
+        if self._certificate is not None:
+            secure = serving(admitted, gate, self._certificate, edge.host, edge.port, edge.header_timeout_s)
+            async with secure as address:
+                yield address
+            return
+        server = await loop.create_server(admitted(None), edge.host, edge.port)
+        try:
+            name = server.sockets[0].getsockname()
+            yield str(name[0]), int(name[1])
+        finally:
+            server.close()
 
 
-def _protocols(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
-    if runner.server is None:
-        raise RuntimeError("the runner is not set up")
-    return runner.server
-
-
-def _secure(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
-    if certificate is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"edge.certificate {certificate} cannot be used: {error}") from None
-    return context
-
-
-def _shown(name: Any) -> str:
-    host, port = name[0], name[1]
+def _shown(address: tuple[str, int]) -> str:
+    host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -65,8 +65,16 @@ async def serve(config: Config, brokers: list[str]) -> None:
 
 def refuse_open_edge(edge: Edge) -> None:
     """Raise `ConfigError` for an edge that everybody could use."""
-    if edge.api_keys is not None or edge.allow_without_keys or _is_loopback(edge.host):
+    if edge.allow_without_keys or _is_loopback(edge.host):
         return
+    if edge.api_keys is not None:
+        if edge.wyoming_port is None:
+            return
+        raise ConfigError(
+            f"edge.host {edge.host} can be reached from elsewhere, and edge.wyoming_port would let everybody "
+            "speak without a key, which its protocol does not know: set edge.allow_without_keys if your "
+            "network keeps strangers out, or run another edge on 127.0.0.1 for it"
+        )
     raise ConfigError(
         f"edge.host {edge.host} can be reached from elsewhere, and no API keys are asked for: "
         "set edge.api_keys to a file and make a key with `vc keys api new NAME`, or listen on 127.0.0.1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any, Final
@@ -19,6 +21,9 @@ table{border-collapse:collapse;width:100%;margin:.5rem 0;font-size:.92rem}
 th,td{text-align:left;vertical-align:top;padding:.3rem .6rem .3rem 0;border-top:1px solid var(--line)}
 th{font-weight:600}nav a{margin-right:1rem}
 """
+_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode("ascii")
+POLICY: Final = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; frame-ancestors 'none'"
+"""The style above, and nothing else."""
 
 
 def docs_page(document: Mapping[str, Any]) -> str:

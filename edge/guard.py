@@ -1,10 +1,10 @@
 """What stands between the sockets and aiohttp: how many connections, and how long a request may be in coming.
 
-aiohttp waits for a first request for ever, so a thousand clients that each send a header line a minute would
-hold a thousand connections at no cost to them. The guard passes bytes through to aiohttp's own protocol and
-only keeps time: from a connection's first moment until a handler has the request, `header_timeout_s`; and
-from the moment a client stops reading what is sent until it goes on, `stall_timeout_s`. The rest (bodies,
-idle connections) is bounded where it is read.
+aiohttp waits for a request for a minute and longer, so a thousand clients that each send a header line a
+minute would hold a thousand connections at no cost to them. The guard passes bytes through to aiohttp's own
+protocol and only keeps time: from a connection's first moment, and from the first byte of each further
+request, until a handler has it, `header_timeout_s`; and from the moment a client stops reading what is sent
+until it goes on, `stall_timeout_s`. The rest (bodies, idle connections) is bounded where it is read.
 """
 
 from __future__ import annotations
@@ -51,12 +51,18 @@ class Gate:
 
 
 class Guarded(asyncio.Protocol):
-    """One connection. `inner` is aiohttp's protocol."""
+    """One connection. `inner` is aiohttp's protocol, `admitted` its address where the gate has let it in."""
 
     def __init__(
-        self, inner: asyncio.Protocol, gate: Gate, header_timeout_s: float, stall_timeout_s: float
+        self,
+        inner: asyncio.Protocol,
+        gate: Gate,
+        header_timeout_s: float,
+        stall_timeout_s: float,
+        admitted: str | None = None,
     ) -> None:
         self._inner = inner
+        self._admitted = admitted
         self._gate = gate
         self._header_timeout_s = header_timeout_s
         self._stall_timeout_s = stall_timeout_s
@@ -65,25 +71,31 @@ class Guarded(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None
         self._more_bytes: int | None = None
+        self._is_idle = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let it in, and start its time."""
         wire = cast("asyncio.Transport", transport)
         peer = wire.get_extra_info("peername")
-        address = str(peer[0]) if isinstance(peer, tuple) else ""
-        if not self._gate.enter(address):
+        address = self._admitted or (str(peer[0]) if isinstance(peer, tuple) else "")
+        if self._admitted is None and not self._gate.enter(address):
             wire.abort()
             return
         self._address, self._wire = address, wire
-        self._timer = asyncio.get_running_loop().call_later(self._header_timeout_s, wire.abort)
+        self._timer = self._begin()
         self._inner.connection_made(transport)
 
     def requested(self) -> None:
         """A request's header is complete: a handler has it."""
+        self._is_idle = False
         self._more_bytes = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def answered(self) -> None:
+        """The handler is done: what comes now is the rest of this request, or begins the next."""
+        self._is_idle = True
 
     def refused(self) -> None:
         """Its body is not wanted: little more of it is read, so that the answer may still be seen."""
@@ -98,6 +110,8 @@ class Guarded(asyncio.Protocol):
             if self._more_bytes < 0:
                 self._wire.pause_reading()
                 return
+        if self._is_idle and self._timer is None:
+            self._timer = self._begin()
         self._inner.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -123,6 +137,12 @@ class Guarded(asyncio.Protocol):
             self._gate.leave(self._address)
             self._inner.connection_lost(exc)
 
+    def _begin(self) -> asyncio.TimerHandle | None:
+        """The time that a header has."""
+        if self._wire is None:
+            return None
+        return asyncio.get_running_loop().call_later(self._header_timeout_s, self._wire.abort)
+
     def _reads(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
@@ -135,7 +155,11 @@ class Guarded(asyncio.Protocol):
 
 
 def guarding(
-    server: Callable[[], asyncio.Protocol], gate: Gate, header_timeout_s: float, stall_timeout_s: float
+    server: Callable[[], asyncio.Protocol],
+    gate: Gate,
+    header_timeout_s: float,
+    stall_timeout_s: float,
+    admitted: str | None = None,
 ) -> Callable[[], Guarded]:
     """A factory of protocols around those that `server` makes."""
-    return lambda: Guarded(server(), gate, header_timeout_s, stall_timeout_s)
+    return lambda: Guarded(server(), gate, header_timeout_s, stall_timeout_s, admitted)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 CHILDREN: Final = 1024
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+"""As labels; there are forty others, and a parser may let any word through."""
 MEDIA_TYPE: Final = CONTENT_TYPE_LATEST
 
 
@@ -72,7 +74,7 @@ class Figures:
 
     def note(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered."""
-        count, took = self._children(method, route, status)
+        count, took = self._children(method if method in METHODS else "other", route, status)
         count.inc()
         took.observe(seconds)
 

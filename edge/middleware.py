@@ -10,12 +10,13 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from ..common.errors import BadRequest, BusError, ConfigError, EngineError, Unauthorized
+from . import headers as every
 from .addresses import bucket, client_of
 from .guard import Guarded
 from .keys import STRANGER, Caller
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ID_HEADER: Final = "X-Request-Id"
 CLIENT_LEFT: Final = 499
 SHOWN_PATH: Final = 200
 """Of a path in the log, as it was sent: percent signs cannot write a line of their own."""
@@ -53,8 +53,9 @@ _OF_AIOHTTP: Final[dict[int, type[BusError]]] = {
 class Middleware:
     """All of it, for one server."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, headers: Mapping[str, str]) -> None:
         self._server = server
+        self._headers = headers
 
     def all(self) -> list[Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]]:
         """The outermost first. Cross-origin rules (`cors.py`) stand between errors and limits."""
@@ -63,7 +64,7 @@ class Middleware:
     @web.middleware
     async def known(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Give it an id, and note how it went."""
-        asked = request.headers.get(ID_HEADER, "")
+        asked = request.headers.get(every.ID, "")
         request[ID] = asked if _ID.fullmatch(asked) else new_id()
         forwarded = request.headers.getall("X-Forwarded-For", ())
         request[ADDRESS] = client_of(request.remote or "", forwarded, self._server.trusted)
@@ -80,6 +81,8 @@ class Middleware:
         finally:
             seconds = time.monotonic() - began
             figures.in_flight.dec()
+            if guard is not None:
+                guard.answered()
             figures.note(request.method, pattern_of(request), status, seconds)
             log.info(
                 "%s %s %s %d %.3f s id=%s",
@@ -144,6 +147,20 @@ class Middleware:
         async with server.limits.place():
             return await handler(request)
 
+    async def stamp(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Put on every answer what all have; aiohttp calls it before the headers leave."""
+        request[PREPARED] = response
+        headers = response.headers
+        headers[every.ID] = request.get(ID, "")
+        for name, value in self._headers.items():
+            headers.setdefault(name, value)
+        headers["Server"] = self._headers["Server"]  # over aiohttp's, which tells what to attack
+        headers.update(request.get(CORS, {}))
+        share = request.get(SHARE)
+        if share is not None:
+            headers["RateLimit-Policy"] = f'"{share.name}";q={share.limit};w={share.window_s}'
+            headers["RateLimit"] = f'"{share.name}";r={share.remaining};t={share.reset_s}'
+
     async def _caller(self, route: Route, request: web.Request) -> Caller:
         """Who asks. Raises `Unauthorized`; whoever tries out keys uses up their address's share."""
         if route.door == "own":
@@ -157,20 +174,6 @@ class Middleware:
         except Unauthorized:
             await self._server.limits.admit(bucket(request[ADDRESS]))
             raise
-
-
-async def stamp(request: web.Request, response: web.StreamResponse) -> None:
-    """Put on every answer what all have; aiohttp calls it before the headers leave."""
-    request[PREPARED] = response
-    headers = response.headers
-    headers[ID_HEADER] = request.get(ID, "")
-    headers["Server"] = "voicebus"
-    headers.setdefault("X-Content-Type-Options", "nosniff")
-    headers.update(request.get(CORS, {}))
-    share = request.get(SHARE)
-    if share is not None:
-        headers["RateLimit-Policy"] = f'"{share.name}";q={share.limit};w={share.window_s}'
-        headers["RateLimit"] = f'"{share.name}";r={share.remaining};t={share.reset_s}'
 
 
 def _broken_off(request: web.Request, error: Exception) -> web.StreamResponse:
@@ -193,8 +196,11 @@ def pattern_of(request: web.Request) -> str:
 
 
 def _said(error: web.HTTPException, request: web.Request) -> str:
+    """A sentence; not aiohttp's own, which may have a piece of what was sent."""
     if error.status == 404:
         return "there is nothing at this path: GET /docs tells what there is"
     if isinstance(error, web.HTTPMethodNotAllowed):
         return f"{error.method} is not taken here: {', '.join(sorted(error.allowed_methods))} are"
+    if error.status == 400 and "Upgrade" in error.text:
+        return "only WebSockets are taken here: `Connection: Upgrade`, `Upgrade: websocket`, version 13"
     return error.reason

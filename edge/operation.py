@@ -10,6 +10,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from ..common.errors import BrokerUnreachable, BusError, NoWorker
+from .docs_page import POLICY as DOCS_POLICY
 from .docs_page import docs_page
 from .metrics import MEDIA_TYPE, Figures
 from .openapi import document
@@ -141,4 +142,5 @@ class Operation:
 
     async def docs(self, request: web.Request) -> web.Response:
         """GET /docs."""
-        return web.Response(body=self._docs, content_type="text/html", charset="utf-8")
+        headers = {"Content-Security-Policy": DOCS_POLICY}
+        return web.Response(body=self._docs, content_type="text/html", charset="utf-8", headers=headers)

@@ -17,6 +17,7 @@ import msgspec
 from aiohttp import web
 
 from ..common.errors import BusError
+from ..common.printable import printable
 
 Shape = Literal["problem", "elevenlabs"]
 MEDIA_TYPE: Final = "application/problem+json"
@@ -108,13 +109,14 @@ def problem(error: BusError, request_id: str) -> Problem:
     """The body."""
     status = error.http_status
     param: str | None = getattr(error, "param", None)
+    message = printable(error.message)
     return Problem(
         f"/docs#{error.code}",
         title_of(error),
         status,
-        error.message,
+        message,
         f"urn:request:{request_id}",
-        OpenAiError(error.message, kind_of(status), param, error.code),
+        OpenAiError(message, kind_of(status), param and printable(param), error.code),
     )
 
 
@@ -147,7 +149,7 @@ def answer(error: BusError, request_id: str, *, shape: Shape = "problem") -> web
     body = (
         problem(error, request_id)
         if shape == "problem"
-        else ElevenProblem(ElevenDetail(error.code, error.message))
+        else ElevenProblem(ElevenDetail(error.code, printable(error.message)))
     )
     return web.Response(
         body=msgspec.json.encode(body),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 from aiohttp import web
+from multidict import MultiMapping
 
 from ..common.errors import BadRequest
 from .fields import HINTS
@@ -20,6 +21,7 @@ from .requests import BODY_TIMEOUT_S
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MAX_SHOWN: Final = 80
 T = TypeVar("T", bound=msgspec.Struct)
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
 
@@ -38,9 +40,17 @@ async def read_json(request: web.Request, form: type[T]) -> T:
     Raises `WrongField`, `UnsupportedMediaType`, `BodyTooLarge` and `RequestTimeout`.
     """
     # Not without a type either: a page elsewhere may send that, and asks nobody first.
-    if request.content_type != "application/json":
-        raise UnsupportedMediaType(f"send application/json, not {request.content_type}")
+    want_type(request, "application/json")
     return decoded(await read_bytes(request, request.client_max_size, request.app[BODY_TIMEOUT_S]), form)
+
+
+def want_type(request: web.Request, wanted: str) -> None:
+    """Raise `UnsupportedMediaType` for a body that is not of this type, or is packed."""
+    if request.content_type != wanted:
+        raise UnsupportedMediaType(f"send {wanted}, not {request.content_type[:MAX_SHOWN]!r}")
+    packed = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if packed != "identity":
+        raise UnsupportedMediaType(f"send the body as it is, not packed as {packed[:MAX_SHOWN]!r}")
 
 
 async def read_bytes(request: web.Request, most_bytes: int, timeout_s: float) -> bytes:
@@ -64,6 +74,8 @@ async def read_bytes(request: web.Request, most_bytes: int, timeout_s: float) ->
                 parts.append(part)
     except TimeoutError:
         raise RequestTimeout(f"the body did not come within {timeout_s:g} s") from None
+    except web.RequestPayloadError:
+        raise BadRequest("the body broke off, or is not encoded as its header says") from None
     return b"".join(parts)
 
 
@@ -79,6 +91,9 @@ def decoded(body: bytes, form: type[T]) -> T:
 
 def from_words(query: Mapping[str, str], form: type[T]) -> T:
     """A query, or the fields of a form, as `form`. Raises `WrongField`."""
+    for name in query:
+        if isinstance(query, MultiMapping) and len(query.getall(name)) > 1:
+            raise WrongField(f"{name[:MAX_SHOWN]} is given twice", name[:MAX_SHOWN])
     try:
         return msgspec.convert(dict(query), form, strict=False)
     except msgspec.ValidationError as error:

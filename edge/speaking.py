@@ -54,7 +54,7 @@ async def send_events(request: web.Request, heard: Heard, output: Output) -> web
     id = request[ID]
     async with aclosing(heard.chunks):
         encoder = output.make(heard.rate_hz)
-        response = web.StreamResponse(headers={**headers_of(heard), "Cache-Control": "no-cache"})
+        response = web.StreamResponse(headers=headers_of(heard))
         response.content_type = EVENT_STREAM
         await response.prepare(request)
         try:

@@ -20,6 +20,7 @@ from .service import Heard
 
 AT_ONCE: Final = 2
 """Sentences under way: the one that is heard, and the next."""
+MOST_BLANKS: Final = 16
 MAX_TEXT: Final = 100_000
 """Of one talk, all its parts together."""
 
@@ -43,6 +44,8 @@ class Talk:
         self._chars += len(part)
         if self._chars > self._most_chars:
             raise TextTooLong(f"a text that comes in parts may have {self._most_chars:,} characters in all")
+        if part.isspace() and len(self._text) - len(self._text.rstrip()) >= MOST_BLANKS:
+            return  # a text of nothing else never has a sentence, and would be looked through again and again
         whole, self._text = complete(self._text + part)
         self._say(whole)
 

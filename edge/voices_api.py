@@ -31,11 +31,10 @@ from ..common.errors import (
     StorageError,
     UnknownVoice,
 )
-from ..common.printable import refuse_unprintable
 from .decoding import decode_apart
 from .fields import Language
-from .problems import BodyTooLarge, RequestTimeout, UnsupportedMediaType
-from .reading import from_words
+from .problems import BodyTooLarge, RequestTimeout
+from .reading import from_words, want_type
 from .requests import ADDRESS, CALLER
 from .respond import respond
 from .routes import JSON, Answer, Route
@@ -52,7 +51,14 @@ MAX_FIELD_BYTES: Final = 80_000
 FIELDS: Final = ("name", "consent", "id", "language", "licence", "text")
 UPLOAD_S: Final = 120.0
 MAX_SAID: Final = 300
-_NO_FORM: Final = (ValueError, LookupError, AssertionError, RuntimeError, HttpProcessingError)
+_NO_FORM: Final = (
+    ValueError,
+    LookupError,
+    AssertionError,
+    RuntimeError,
+    HttpProcessingError,
+    web.RequestPayloadError,
+)
 """What aiohttp raises for a multipart body that is none: it checks some of it by assertions."""
 _NOT_ID = re.compile(r"[^a-z0-9_-]+")
 
@@ -194,8 +200,7 @@ class VoicesApi:
 
     async def add(self, request: web.Request) -> web.Response:
         """POST /v1/audio/voices."""
-        if request.content_type != "multipart/form-data":
-            raise UnsupportedMediaType(f"send multipart/form-data, not {request.content_type}")
+        want_type(request, "multipart/form-data")
         if (request.content_length or 0) > self._most_bytes + FORM_BYTES:
             raise BodyTooLarge(f"the recording has more than the {self._most_bytes:,} bytes that are allowed")
         with tempfile.TemporaryDirectory(prefix="voicebus-upload-") as folder:
@@ -208,8 +213,6 @@ class VoicesApi:
             except _NO_FORM as error:
                 raise BadRequest(f"the body is no form: {error}"[:MAX_SAID]) from None
             asked = from_words({**fields, "audio_sample": ""}, NewVoice)
-            for field in FIELDS:
-                refuse_unprintable(field, getattr(asked, field), lines=field in ("consent", "text"))
             wav = await decode_apart(place)
         voice = await asyncio.to_thread(self._add, asked, wav, actor_of(request))
         return respond(shown(voice), status=201)

@@ -235,7 +235,7 @@ async def house(
         try:
             await handler.run()
         except CUT_OFF as error:
-            log.info("a Wyoming client was cut off: %s", error)
+            log.info("a Wyoming client was cut off: %r", error)
         finally:
             del handlers[handler]
             writer.close()

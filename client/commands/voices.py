@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...common.printable import printable, refuse_unprintable
+from ...common.printable import printable
 from .shared import Setting, console, with_setting
 
 if TYPE_CHECKING:
@@ -102,10 +102,6 @@ def add(
     """Keep RECORDING (a file of some seconds of clean speech) as the voice ID."""
     from ...common.audit import user
 
-    refuse_unprintable("--name", name or "")
-    refuse_unprintable("--licence", licence)
-    refuse_unprintable("--consent", consent, lines=True)
-    refuse_unprintable("--text", text or "", lines=True)
     store = _store(setting)
     with _audit(setting).act(
         "voice.add",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.edge.server import EdgeProcess
@@ -59,6 +60,15 @@ def test_an_edge_that_others_reach_asks_for_keys(host: str, refused: bool) -> No
         refuse_open_edge(Edge(host=host))
     refuse_open_edge(Edge(host=host, allow_without_keys=True))
     refuse_open_edge(Edge(host=host, api_keys="keys.json"))
+
+
+def test_wyoming_is_open_to_others_only_where_that_is_said() -> None:
+    """It went along with an edge that asks for keys, and asked for none."""
+    wide = Edge(host="example.org", api_keys="keys.json", wyoming_port=10200)
+    with pytest.raises(ConfigError, match=r"edge\.wyoming_port"):
+        refuse_open_edge(wide)
+    refuse_open_edge(msgspec.structs.replace(wide, allow_without_keys=True))
+    refuse_open_edge(msgspec.structs.replace(wide, host="127.0.0.1"))
 
 
 def test_trying_out_keys_uses_up_a_share(bus: Bus, tmp_path: Path) -> None:

@@ -252,7 +252,7 @@ def test_who_adds_and_removes_a_voice_is_written_down(
     sample = VoiceStore().reference("amber")
     wav = encode(sample.samples, sample.rate_hz)
     headers = made("curator", tenant="studio", scopes=["voices"])
-    form = {"name": "Nina", "consent": "Nina agreed\nby letter", "licence": "CC0"}
+    form = {"name": "Nina", "consent": "Nina agreed\r\nby letter", "licence": "CC0"}
     answer = http.post("/v1/audio/voices", data=form, files={"audio_sample": ("a", wav)}, headers=headers)
     assert answer.status_code == 201
     assert http.delete("/v1/audio/voices/nina", headers=headers).status_code == 204
@@ -293,10 +293,13 @@ def test_no_voice_is_added_or_removed_without_a_trace(bus: Bus, tmp_path: Path) 
 
 @pytest.mark.parametrize("field", ["name", "licence", "consent", "text"])
 def test_words_that_do_not_show_become_no_voice(http: httpx.Client, made: Maker, field: str) -> None:
+    sample = VoiceStore().reference("amber")
     form = {"name": "Nina", "consent": "Nina agreed", field: "a\x1b[2J\u202eb"}
-    files = {"audio_sample": ("a", b"RIFF")}
+    files = {"audio_sample": ("a", encode(sample.samples, sample.rate_hz))}
     answer = http.post("/v1/audio/voices", data=form, files=files, headers=made(scopes=["voices"]))
     assert f"{field} has a character that does not show (U+001B" in refused(answer, 400, "bad_request")
+    listed = http.get("/v1/audio/voices", headers=made()).json()["voices"]
+    assert all(voice["shipped"] for voice in listed)
 
 
 # ---- expiry
