@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from tests.fuzz.broker_stage import RATE_HZ, truth
+from tests.fuzz.samples import JOBS
 from tests.fuzz.steps import Step
 from tests.fuzz.target import check_error, require
 from voicebus.client.core import ClientCore
@@ -25,11 +26,10 @@ BROKERS_SAY: Final = (
     wire.ACCEPTED, wire.STARTED, wire.CHUNK, wire.DONE, wire.FAILED, wire.PONG, wire.ADMIN, wire.SPOKEN, wire.CHUNK,
 )  # fmt: skip
 TO_BROKERS: Final = frozenset((wire.SUBMIT, wire.PING, wire.CANCEL, wire.FETCH, wire.ADMIN))
-IDS: Final = 6
 
 
 class ClientStage:
-    """One history. Task ids are those that the samples speak of."""
+    """One history."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -43,11 +43,12 @@ class ClientStage:
         self._answers: list[tuple[bytes, bytes | None, bytes | None]] = []
         self.well = 0
         self.core.open(self.now)
-        self.settle()
+        self.settle(slowly=False)
+        self._receive([wire.pack_envelope(wire.PONG)])
 
     def _new_id(self) -> bytes:
         self._ids += 1
-        return bytes((self._ids % 250,)) * 16
+        return b"task" + self._ids.to_bytes(12)
 
     def ask(self) -> None:
         """One more job: heard as it comes, taken as a whole, durable or fetched in turn."""
@@ -66,13 +67,21 @@ class ClientStage:
 
     def play(self, step: Step) -> None:
         """Let the stranger say something, as the link hands it on."""
-        self.wait(step.wait_ms / 1000)
+        if step.wait_ms:
+            self.wait(step.wait_ms / 1000)
         line = self.core.lines[STRANGER]
         if step.side == 1:
             self.core.disconnected(line, self.now)
         else:
-            self._receive(step.frames)
+            self._receive([self._aimed(frame) for frame in step.frames])
         self.settle()
+
+    def _aimed(self, frame: bytes) -> bytes:
+        """The same frame with the samples' job ids replaced by those of tasks that are open."""
+        for number, job in enumerate(JOBS):
+            if job in frame and self.core.tasks:
+                frame = frame.replace(job, list(self.core.tasks)[number % len(self.core.tasks)])
+        return frame
 
     def _receive(self, frames: list[bytes]) -> None:
         line, envelope = self.core.lines[STRANGER], frames[0]
@@ -98,13 +107,13 @@ class ClientStage:
         for _ in range(2000):
             self.now = max(self.now, min(until, self.core.next_deadline()))
             self.core.tick(self.now)
-            self.settle()
+            self.settle(slowly=False)
             if self.now >= until:
                 return
         raise AssertionError("the client's clock never comes to rest")
 
-    def settle(self) -> None:
-        """Send, answer, take what is heard, until all is quiet."""
+    def settle(self, *, slowly: bool = True) -> None:
+        """Send, answer, take what is heard, until all is quiet; or the honest broker answers a little only."""
         for _ in range(200):
             busy = False
             for line in self.core.lines:
@@ -115,9 +124,11 @@ class ClientStage:
                     self._check_sent(frames)
                     if line.number == HONEST:
                         self._answer(frames)
-            answers, self._answers = self._answers, []
-            for answer in answers:
-                busy = True
+            for _ in range(1 if slowly else len(self._answers)):
+                if not self._answers:
+                    break
+                answer = self._answers.pop(0)
+                busy = not slowly
                 self.core.receive(self.core.lines[HONEST], *answer, self.now)
             self._take()
             if not busy:

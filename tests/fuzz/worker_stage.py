@@ -22,6 +22,8 @@ from voicebus.workers.core import WorkerCore
 HONEST, STRANGER = 0, 1
 PATIENCE_S: Final = 40.0
 BEAT_S: Final = 1.0
+AT_ONCE: Final = 1
+"""Messages that engines say while one is heard from elsewhere: attempts are under way when a stranger speaks."""
 BROKERS_SAY: Final = (
     wire.WELCOME, wire.JOB, wire.JOB, wire.JOB, wire.CANCEL, wire.HEARTBEAT, wire.DRAIN, wire.GOODBYE, wire.REREGISTER,
     wire.FAILED,
@@ -62,7 +64,8 @@ class WorkerStage:
 
     def play(self, step: Step) -> None:
         """Let a stranger, or an engine, say something."""
-        self.wait(step.wait_ms / 1000)
+        if step.wait_ms:
+            self.wait(step.wait_ms / 1000)
         out: Actions = []
         if step.side == 0:
             for frames in _messages(step.frames):
@@ -100,19 +103,21 @@ class WorkerStage:
                 self.core.broker_message(HONEST, [wire.pack_envelope(wire.HEARTBEAT)], self.now, out)
             self.core.tick(self.now, out)
             self._carry_out(out)
-            self.settle()
+            self.settle(slowly=False)
             if not self._garbles and not self.over:
                 for key, at in self._given_at.items():
                     require(self.now - at <= PATIENCE_S, f"the honest attempt {key!r} is answered in time")
             if self.now >= until:
                 return
 
-    def settle(self) -> None:
-        """Let engines say what they have to say, until all is quiet."""
+    def settle(self, *, slowly: bool = True) -> None:
+        """Let engines say what they have to say: all of it, or a little speech at a time."""
+        spoken = 0
         for _ in range(300):
-            if not self._said:
+            if not self._said or (slowly and spoken == AT_ONCE):
                 break
             slot, frames = self._said.pop(0)
+            spoken += bool(frames) and frames[0][3] < control.HELLO
             out: Actions = []
             if frames:
                 self.core.child_message(slot, frames, self.now, out)
