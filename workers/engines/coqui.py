@@ -3,7 +3,8 @@
 Both are optional, large and untyped. Every engine that needs them asks here, so that the rest of the tree
 imports, type-checks and is tested without them. A package that is not installed shows as the
 `ModuleNotFoundError` it is: the engine host names the extra that brings it. Weights are read here too,
-always as plain tensors: a checkpoint from somewhere must not be able to run code.
+always as plain tensors: a checkpoint from somewhere must not be able to run code. No setting lifts that, for
+no checkpoint of these engines needs more.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ import importlib
 import logging
 import os
 import pickle
+import re
 import sys
 import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 from ...common.errors import ConfigError, ModelMissing
 from ..engine import is_out_of_memory
 
 NOISY: Final = ("TTS", "trainer", "transformers", "numba", "matplotlib", "jieba", "fsspec", "torchaudio")
 """Loggers that tell a worker's operator nothing."""
+SAFE_READER: Final = (2, 10)
+"""From this release on PyTorch reads plain tensors safely: before 2.6 a file could run code all the same
+(CVE-2025-32434), before 2.10 overwrite memory (CVE-2026-24747)."""
 
 _prepared = False
 
@@ -101,10 +106,13 @@ def limit_device_memory(device: Any, mib: int | None) -> None:
 def load_weights(path: Path) -> Any:
     """Read a checkpoint onto the CPU, tensors and plain containers alone.
 
-    Raises `ModelMissing` for a file that is damaged or holds anything else.
+    Raises `ModelMissing` for a file that is damaged or holds anything else, and `ConfigError` where this
+    PyTorch cannot tell.
     """
     lib = torch()
+    _check_reader(str(lib.__version__))
     try:
+        _check_members(path)
         return lib.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelMissing(
@@ -113,9 +121,37 @@ def load_weights(path: Path) -> Any:
     except (EOFError, BadZipFile, RuntimeError, ValueError, KeyError) as error:
         if is_out_of_memory(error):
             raise
+        if "weights_only" in str(error):
+            raise ModelMissing(
+                f"{path} is refused: it holds a program (TorchScript) or objects (tar) besides weights"
+            ) from error
         raise ModelMissing(f"{path} is damaged: fetch it again ({_first_line(error)})") from error
     except OSError as error:
         raise ModelMissing(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _check_reader(version: str) -> None:
+    release = re.match(r"(\d+)\.(\d+)", version)
+    if release is None or (int(release[1]), int(release[2])) < SAFE_READER:
+        least = ".".join(map(str, SAFE_READER))
+        raise ConfigError(f"PyTorch {version} lets a file of weights run code: install {least} or later")
+
+
+def _check_members(path: Path) -> None:
+    """Refuse an archive that is larger inside than outside: PyTorch packs nothing.
+
+    Raises `ModelMissing`, and what a damaged archive leads to.
+    """
+    with path.open("rb") as file:
+        if not is_zipfile(file):
+            return
+        with ZipFile(file) as archive:
+            members = archive.infolist()
+    whole_bytes = path.stat().st_size
+    if sum(member.file_size for member in members) > whole_bytes or any(
+        member.compress_type != ZIP_STORED for member in members
+    ):
+        raise ModelMissing(f"{path} is refused: its members are packed, which those of checkpoints are not")
 
 
 def _devices(lib: Any) -> list[str]:

@@ -107,11 +107,14 @@ class Model:
 
     def voice(self, latents: Any, embedding: Any) -> Voice:
         """A voice from its arrays or tensors; raises `ValueError` where they are another model's."""
-        parts = [self.torch.as_tensor(part).float() for part in (latents, embedding)]
-        for part, width in zip(parts, self.widths, strict=True):
-            if tuple(part.shape) != width or not bool(self.torch.isfinite(part).all()):
-                raise ValueError(f"a voice of this model has a part of {width}, not {tuple(part.shape)}")
-        return Voice(*(part.to(self.device) for part in parts))
+        parts: list[Any] = []
+        for part, width in zip((latents, embedding), self.widths, strict=True):
+            tensor = self.torch.as_tensor(part)
+            # Before anything is made of it: a file may claim any shape for a single number.
+            if tuple(tensor.shape) != width or not bool(self.torch.isfinite(tensor).all()):
+                raise ValueError(f"a voice of this model has a part of {width}, not {tuple(tensor.shape)}")
+            parts.append(tensor.float().to(self.device))
+        return Voice(*parts)
 
     # Text.
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ....common.errors import BusError, ConfigError, ModelMissing
 from ....common.models import models_dir
@@ -123,7 +123,12 @@ def _listen_as_told(config: Any, settings: Settings) -> None:
 def speakers(folder: Path) -> dict[str, dict[str, Any]]:
     """The stock voices by name; none where their file is absent."""
     path = folder / SPEAKERS
-    return dict(coqui.load_weights(path)) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    found: object = coqui.load_weights(path)
+    if not isinstance(found, dict):
+        raise ModelMissing(f"{path} holds no voices: fetch it again, or take it away")
+    return cast("dict[str, dict[str, Any]]", found)
 
 
 def _plain(weights: dict[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +128,76 @@ def test_a_checkpoint_cannot_run_code(checkpoint: Path, tmp_path: Path) -> None:
     assert not sprung.exists()
 
 
+def test_no_container_and_no_protocol_gets_code_through(tmp_path: Path) -> None:
+    torch = coqui.torch()
+    sprung, file = tmp_path / "sprung", tmp_path / "model.pth"
+
+    def refused() -> None:
+        with pytest.raises(ModelMissing, match=rf"{file} is refused") as told:
+            coqui.load_weights(file)
+        assert "weights_only" not in told.value.message, "nobody is told how to switch this off"
+        assert not sprung.exists()
+
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        file.write_bytes(pickle.dumps(Trap(sprung), protocol=protocol))
+        refused()
+    for zipped in (True, False):
+        torch.save({"model": Trap(sprung)}, file, _use_new_zipfile_serialization=zipped)
+        refused()
+    with tarfile.open(file, "w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            data = pickle.dumps(Trap(sprung))
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    refused()
+    with zipfile.ZipFile(file, "w") as program:  # what PyTorch knows TorchScript by
+        program.writestr("x/constants.pkl", pickle.dumps(Trap(sprung), protocol=2))
+        program.writestr("x/data.pkl", pickle.dumps(Trap(sprung), protocol=2))
+        program.writestr("x/version", "3\n")
+    refused()
+
+
+def test_a_small_archive_cannot_become_a_large_one(tmp_path: Path) -> None:
+    """A megabyte of packed zeros took two gigabytes to be looked at."""
+    torch = coqui.torch()
+    torch.save({"model": torch.zeros(3)}, tmp_path / "small.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "small.pth") as small,
+        zipfile.ZipFile(tmp_path / "model.pth", "w", zipfile.ZIP_DEFLATED) as large,
+    ):
+        for name in small.namelist():
+            large.writestr(name, small.read(name) + (bytes(1 << 26) if name.endswith("data.pkl") else b""))
+    with pytest.raises(ModelMissing, match=r"model\.pth is refused.*packed"):
+        coqui.load_weights(tmp_path / "model.pth")
+    assert coqui.load_weights(tmp_path / "small.pth")["model"].shape == (3,)
+
+
+@pytest.mark.parametrize("version", ["2.5.1", "2.9.1+cu128", "1.13", "unknown"])
+def test_a_pytorch_that_lets_weights_run_code_reads_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr("torch.__version__", version)
+    with pytest.raises(ConfigError, match=r"install 2\.10 or later"):
+        coqui.load_weights(tmp_path / "model.pth")
+
+
+def test_a_voice_that_claims_more_than_it_holds_is_refused_before_it_is_made(engine: XttsEngine) -> None:
+    """One number in the shape of a billion took four gigabytes to be refused."""
+    torch = coqui.torch()
+    with pytest.raises(ValueError, match="a voice of this model"):
+        engine.model.voice(torch.zeros(1).expand(1 << 40), torch.zeros(1, 512, 1))
+
+
 def test_a_file_of_speakers_cannot_either(checkpoint: Path, tmp_path: Path) -> None:
     folder = copied(checkpoint, tmp_path / "bad", "speakers_xtts.pth")
     coqui.torch().save({"Tester": Trap(tmp_path / "sprung")}, folder / "speakers_xtts.pth")
     with pytest.raises(ModelMissing, match="could run code"):
         XttsEngine().load({"model_dir": str(folder), "device": "cpu"})
     assert not (tmp_path / "sprung").exists()
+    coqui.torch().save([1], folder / "speakers_xtts.pth")
+    with pytest.raises(ModelMissing, match=r"speakers_xtts\.pth holds no voices"):
+        XttsEngine().load({"model_dir": str(folder), "device": "cpu"})
 
 
 @pytest.mark.parametrize("name", ["model.pth", "config.json", "vocab.json"])
