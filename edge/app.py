@@ -33,7 +33,7 @@ from .keys import Keys
 from .limits import Limits
 from .malformed import Handler
 from .metrics import Figures
-from .middleware import Middleware
+from .middleware import Middleware, expected
 from .news import News
 from .openai import OpenAi
 from .operation import Operation
@@ -127,9 +127,10 @@ class Server:
         app[BODY_TIMEOUT_S] = edge.body_timeout_s
         for route in self.routes:
             if route.method == "GET":
-                app.router.add_get(route.path, route.handler, allow_head=not (route.speaks or route.streams))
+                head = not (route.speaks or route.streams)
+                app.router.add_get(route.path, route.handler, allow_head=head, expect_handler=expected)
             else:
-                app.router.add_route(route.method, route.path, route.handler)
+                app.router.add_route(route.method, route.path, route.handler, expect_handler=expected)
         app.router.add_routes(page_routes())
         app.on_response_prepare.append(middleware.stamp)
         app.on_shutdown.append(self._status_socket.close)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import resource
 import sys
 from contextlib import suppress
@@ -23,6 +24,8 @@ MEMORY_BYTES: Final = 1 << 30
 PROCESSOR_S: Final = 20
 WALL_S: Final = 30.0
 MAX_SECONDS: Final = 60.0
+KEPT: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
+"""Of the environment, whose other variables may be keys and passwords."""
 AT_ONCE: Final = 2
 MAX_WAITING: Final = 8
 _places = asyncio.Semaphore(AT_ONCE)
@@ -52,6 +55,7 @@ async def _decode(file: Path) -> bytes:
             "voicebus.edge.decoding",
             str(file),
             stdin=asyncio.subprocess.DEVNULL,
+            env={name: os.environ[name] for name in KEPT if name in os.environ},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, cast
 
+from .addresses import bucket
+
 log = logging.getLogger(__name__)
 
 SPARE_BYTES: Final = 1 << 20
@@ -22,7 +24,7 @@ SPARE_BYTES: Final = 1 << 20
 
 
 class Gate:
-    """Counts connections, in all and by address; where `many_behind` one (a proxy), in all only."""
+    """Counts connections, in all and by client; only in all where `many_behind` it (a proxy)."""
 
     def __init__(
         self, most: int, most_an_address: int, many_behind: Callable[[str], bool] = lambda _: False
@@ -35,19 +37,21 @@ class Gate:
 
     def enter(self, address: str) -> bool:
         """Whether one more may come; each True asks for one `leave`."""
-        crowded = self._by_address[address] >= self._most_an_address and not self._many_behind(address)
+        whose = bucket(address)
+        crowded = self._by_address[whose] >= self._most_an_address and not self._many_behind(address)
         if self.open >= self._most or crowded:
             return False
         self.open += 1
-        self._by_address[address] += 1
+        self._by_address[whose] += 1
         return True
 
     def leave(self, address: str) -> None:
         """A connection that had entered is closed."""
+        whose = bucket(address)
         self.open -= 1
-        self._by_address[address] -= 1
-        if not self._by_address[address]:
-            del self._by_address[address]
+        self._by_address[whose] -= 1
+        if not self._by_address[whose]:
+            del self._by_address[whose]
 
 
 class Guarded(asyncio.Protocol):

@@ -28,8 +28,9 @@ def common_headers(edge: Edge) -> Mapping[str, str]:
     }
     if not edge.cors_origins:
         # Else a page elsewhere could have an <audio> element fetch what this browser may, and learn from its
-        # events which voices there are and how long they are.
-        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        # events which voices there are and how long they are. SillyTavern's page, on another port of the same
+        # machine, does so in earnest.
+        headers["Cross-Origin-Resource-Policy"] = "same-site"
     if edge.certificate is not None:
         # Only where TLS ends here: the promise of HTTPS is for whoever has the certificate to make.
         headers["Strict-Transport-Security"] = f"max-age={edge.hsts_max_age_s}"

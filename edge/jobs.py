@@ -121,6 +121,7 @@ class Works:
         work = Work(asked, self._place / id, Tally(len(asked.lines)))
         with self._lock:
             self._make_room()
+            self._refuse_greed(tenant)
             self._all[id] = work
         try:
             work.folder.mkdir(parents=True)
@@ -324,6 +325,15 @@ class Works:
             kept = Counter(work.asked.tenant for work in ended)
             most = max(kept, key=lambda tenant: kept[tenant])
             self._drop(next(work for work in ended if work.asked.tenant == most))
+
+    def _refuse_greed(self, tenant: str) -> None:
+        """No tenant may keep all others from handing over jobs. Raises `Overloaded`."""
+        under_way = sum(work.end is None and work.asked.tenant == tenant for work in self._all.values())
+        if tenant and under_way >= max(1, self._most // 2):
+            raise Overloaded(
+                f"{under_way:,} of your jobs are under way, which is half of what this server takes",
+                retry_after_s=30,
+            )
 
     def _drop_old(self) -> None:
         now = time.time()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from ..common.errors import BadRequest, BusError, ConfigError, EngineError, Unauthorized
 from . import headers as every
@@ -174,6 +174,21 @@ class Middleware:
         except Unauthorized:
             await self._server.limits.admit(bucket(request[ADDRESS]))
             raise
+
+
+async def expected(request: web.Request) -> web.StreamResponse | None:
+    """Have a client that asks before it sends its body go on. aiohttp answers other wishes in plain text."""
+    if request.version != HttpVersion11:
+        return None
+    wish = request.headers.get("Expect", "")
+    if wish.lower() != "100-continue":
+        request[ID] = new_id()
+        return answer(
+            BadRequest("of all that `Expect` can ask for, 100-continue alone is done here"), request[ID]
+        )
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # or aiohttp takes the answer for one that is on its way
+    return None
 
 
 def _broken_off(request: web.Request, error: Exception) -> web.StreamResponse:

@@ -50,6 +50,8 @@ MAX_PARTS: Final = 16
 MAX_FIELD_BYTES: Final = 80_000
 FIELDS: Final = ("name", "consent", "id", "language", "licence", "text")
 UPLOAD_S: Final = 120.0
+MAX_UPLOADS: Final = 16
+"""At once: each is a file in the system's temporary folder, which may be memory, for as long as it comes."""
 MAX_SAID: Final = 300
 _NO_FORM: Final = (
     ValueError,
@@ -119,6 +121,7 @@ class VoicesApi:
         self._store = store
         self._audit = audit
         self._most_bytes = edge.max_sample_bytes
+        self._uploads = 0
 
     def routes(self) -> tuple[Route, ...]:
         """What this module answers to."""
@@ -201,6 +204,15 @@ class VoicesApi:
     async def add(self, request: web.Request) -> web.Response:
         """POST /v1/audio/voices."""
         want_type(request, "multipart/form-data")
+        if self._uploads >= MAX_UPLOADS:
+            raise Overloaded("too many recordings are being sent in", retry_after_s=5)
+        self._uploads += 1
+        try:
+            return await self._take(request)
+        finally:
+            self._uploads -= 1
+
+    async def _take(self, request: web.Request) -> web.Response:
         if (request.content_length or 0) > self._most_bytes + FORM_BYTES:
             raise BodyTooLarge(f"the recording has more than the {self._most_bytes:,} bytes that are allowed")
         with tempfile.TemporaryDirectory(prefix="voicebus-upload-") as folder:

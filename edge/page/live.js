@@ -42,7 +42,8 @@ function take(news) {
   if (news.type === "status") {
     status = news;
     if (news.error) show($("live-said"), news.error.message);
-    else tell($("live-said"), news.workers ? "connected" : "not-shown");
+    else if (news.workers) tell($("live-said"), "connected");
+    else tell($("live-said"), "not-shown");
     compare(news.workers ?? []);
     beat(news);
     showStatus();
@@ -61,7 +62,7 @@ function beat({ error, jobs, workers, ready }) {
   // Without the scope `operate` a key is told whether the bus would speak, and no more.
   if (!workers) {
     $("pulse").dataset.state = ready ? "idle" : "lost";
-    return tell($("pulse"), ready ? "ready" : "lost");
+    return ready ? tell($("pulse"), "ready") : tell($("pulse"), "lost");
   }
   const waiting = jobs?.queued ?? 0;
   $("pulse").dataset.state = error || !workers.length ? "lost" : waiting + (jobs?.running ?? 0) ? "busy" : "idle";

@@ -24,11 +24,14 @@ from voicebus.client.launch import Bus
 from voicebus.common.apikeys import ApiKeys
 from voicebus.common.errors import BadRequest
 from voicebus.edge.addresses import client_of, networks
+from voicebus.edge.decoding import decode_apart
+from voicebus.edge.guard import Gate
 from voicebus.edge.metrics import Figures
 from voicebus.edge.problems import answer
 from voicebus.edge.reading import from_words
 from voicebus.edge.sillytavern import Line
 from voicebus.edge.talk import Talk, complete
+from voicebus.edge.voices_api import MAX_UPLOADS
 
 SECRET = "vb_00000000_" + "s" * 43
 HOST = b"Host: 127.0.0.1\r\n"
@@ -220,7 +223,7 @@ def test_every_answer_says_how_it_may_be_kept_and_shown(http: httpx.Client) -> N
         assert got.headers["cache-control"] == "no-store", got.url
         assert got.headers["server"] == "voicebus"
         assert got.headers["x-content-type-options"] == "nosniff"
-        assert got.headers["cross-origin-resource-policy"] == "same-origin"
+        assert got.headers["cross-origin-resource-policy"] == "same-site"
         assert "frame-ancestors 'none'" in got.headers["content-security-policy"]
         assert "strict-transport-security" not in got.headers
     for path in ("/", "/page/main.js"):
@@ -390,3 +393,83 @@ def test_names_of_files_in_a_job_stay_in_its_folder(http: httpx.Client) -> None:
     assert len(names) == 2
     assert all(re.fullmatch(r"[0-9]+[A-Za-z0-9_.-]*", name) and ".." not in name for name in names), names
     assert packed.headers["content-disposition"] == f'attachment; filename="{job}.zip"'
+
+
+def test_what_is_expected_of_us_is_answered_like_all_else(bus: Bus) -> None:
+    """A wish that aiohttp does not know came back in plain text."""
+    with EdgeProcess(bus) as edge:
+        head, body = exchange(edge, SPEECH + b"Expect: %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400")
+        assert json.loads(body)["error"]["code"] == "bad_request"
+        data = b'{"input": "Hello."}'
+        asks = b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(data)
+        head, rest = exchange(edge, SPEECH + asks + data)
+        assert head == b"HTTP/1.1 100 Continue"
+        assert rest.startswith(b"HTTP/1.1 200 OK")
+
+
+def test_one_tenants_jobs_leave_room_for_others(bus: Bus, tmp_path: Path) -> None:
+    """They could be all that the server takes."""
+    file = tmp_path / "keys.json"
+    keys = ApiKeys(file)
+    greedy, other = ({"xi-api-key": keys.new(name)[1]} for name in ("greedy", "other"))
+    with EdgeProcess(bus, edge={"api_keys": str(file), "max_jobs": 4}) as edge, edge.client() as http:
+        # The worker that gets this line hangs, so that its job stays under way.
+        jobs = [http.post("/v1/jobs", json={"input": "STUCK"}, headers=greedy) for _ in range(3)]
+        assert [job.status_code for job in jobs] == [202, 202, 503]
+        assert "half of what this server takes" in jobs[2].json()["detail"]
+        assert http.post("/v1/jobs", json={"input": "Hello."}, headers=other).status_code == 202
+        for job in jobs[:2]:
+            assert http.delete(f"/v1/jobs/{job.json()['id']}", headers=greedy).status_code == 200
+        assert http.post("/v1/jobs", json={"input": "Hello."}, headers=greedy).status_code == 202
+
+
+def test_a_customers_network_has_as_many_connections_as_one_address() -> None:
+    """An IPv6 address costs nothing to whoever has 2 to the 64 of them."""
+    gate = Gate(100, 2)
+    assert gate.enter("2001:db8::1")
+    assert gate.enter("2001:db8::2")
+    assert not gate.enter("2001:db8::3")
+    assert gate.enter("2001:db8:0:1::1")
+    gate.leave("2001:db8::1")
+    assert gate.enter("2001:db8::4")
+
+
+def test_what_decodes_recordings_has_no_secrets_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A codec's mistake would have had the environment, with the password of Redis in it."""
+    spy = tmp_path / "python"
+    spy.write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\n")
+    spy.chmod(0o700)
+    monkeypatch.setattr("voicebus.edge.decoding.sys.executable", str(spy))
+    monkeypatch.setenv("VOICEBUS_EDGE__REDIS", "redis://:hunter2@127.0.0.1/0")
+    asyncio.run(decode_apart(tmp_path))
+    seen = (tmp_path / "seen").read_text()
+    assert "PATH=" in seen
+    assert "hunter2" not in seen
+
+
+def test_recordings_that_come_at_once_are_counted(bus: Bus) -> None:
+    """Each is a file in the system's temporary folder; two hundred an address could come for two minutes."""
+    head = b"POST /v1/audio/voices HTTP/1.1\r\n" + HOST + b"Content-Length: 1000\r\n"
+    head += b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    with EdgeProcess(bus) as edge, edge.client() as http:
+        host, port = edge.url.removeprefix("http://").split(":")
+        coming = [socket.create_connection((host, int(port)), timeout=30) for _ in range(MAX_UPLOADS)]
+        try:
+            for one in coming:
+                one.sendall(head)
+            while f"requests_in_flight {MAX_UPLOADS + 1}.0" not in http.get("/metrics").text:
+                pass
+            form = {"name": "a", "consent": "b"}
+            got = http.post("/v1/audio/voices", data=form, files={"audio_sample": ("a", b"RIFF")})
+            assert (got.status_code, got.json()["error"]["code"]) == (503, "overloaded")
+        finally:
+            for one in coming:
+                one.close()
+        while (
+            got := http.post("/v1/audio/voices", data=form, files={"audio_sample": ("a", b"RIFF")})
+        ).status_code == 503:
+            pass
+        assert got.status_code == 400, "no recording, but looked at"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.edge.page.acts import Opener, say, view
 from tests.edge.page.texts import EN
 from tests.edge.server import EdgeProcess
 from voicebus.client.launch import Bus
+from voicebus.common.apikeys import ApiKeys
 
 pytest.importorskip("playwright.sync_api")
 from playwright.sync_api import (
@@ -92,3 +95,20 @@ def test_the_status_cannot_take_the_page_along(opened: Opener, stand: tuple[Bus,
     expect(page.locator("#pulse")).to_have_text(EN["lost"])
     say(page, "Hello.")
     expect(page.locator("#said")).to_contain_text("Done")
+
+
+def test_a_key_that_may_only_speak_is_told_so_and_speaks(
+    opened: Opener, stand: tuple[Bus, EdgeProcess], tmp_path: Path
+) -> None:
+    """Without workers in the status the page took the bus for lost."""
+    _, key = ApiKeys(tmp_path / "keys.json").new("a")
+    with EdgeProcess(stand[0], edge={"api_keys": str(tmp_path / "keys.json")}) as edge:
+        page = opened(edge.url, strict=False, ask=lambda dialog: dialog.accept(key))
+        expect(page.locator("#pulse")).to_have_text(EN["ready"])
+        expect(page.locator("#pulse")).to_have_attribute("data-state", "idle")
+        view(page, "Workers")
+        expect(page.locator("#live-said")).to_have_text(EN["not-shown"])
+        expect(page.locator("#workers tr")).to_have_count(0)
+        view(page, "Voices")
+        page.locator("[data-hear=amber]").click()
+        expect(page.locator("[data-hear=amber]")).to_have_text(EN["stop"])
