@@ -47,7 +47,7 @@ class Door:
 
     __slots__ = (
         "_allowed", "_breaking", "_guests", "_handlers_of", "_lines", "_made", "_seen", "events", "frames",
-        "name", "out", "recv", "skips", "tables", "turned_away", "with_payload",
+        "name", "out", "recv", "skips", "tables", "with_payload",
     )  # fmt: skip
 
     def __init__(
@@ -72,7 +72,6 @@ class Door:
         self.skips = False
         "In the middle of a message with too many frames, the rest of which is still to be thrown away."
         self._breaking: list[bytes] = []
-        self.turned_away = 0
         self._handlers_of = handlers_of
         self._made: dict[Rights, Handlers] = {}
         self._allowed = allowed
@@ -83,7 +82,7 @@ class Door:
 
     def meet(self, peer: bytes, frame: Any) -> Handlers:
         """What a connection may say, by its first message. Raises `Unauthorized` and `ProtocolError`."""
-        self._note_line(peer, frame)
+        self.note_line(peer, frame)
         if _property(frame, "Identity"):
             raise ProtocolError("this peer has set a routing id: the broker gives them, set none")
         rights = EVERYTHING
@@ -105,7 +104,6 @@ class Door:
         self.tables[peer] = SHUT
         self._guests.pop(peer, None)
         self._breaking.append(peer)
-        self.turned_away += 1
 
     def break_off(self) -> None:
         """Break the connections that were shut."""
@@ -138,7 +136,8 @@ class Door:
             for peer in [peer for peer in by_peer if peer not in self.tables]:
                 del by_peer[peer]
 
-    def _note_line(self, peer: bytes, frame: Any) -> None:
+    def note_line(self, peer: bytes, frame: Any) -> None:
+        """Remember which of the process's files a connection is, so that it can be broken."""
         with suppress(OSError, zmq.ZMQError, ValueError):
             descriptor = frame.get(_SRCFD)
             self._lines[peer] = descriptor, os.fstat(descriptor).st_ino

@@ -23,7 +23,7 @@ Message = tuple[bytes, ...]
 Out = list[Message]
 COUNTED: Final = (
     "accepted", "recovered", "done", "failed", "cancelled", "put_by", "refused", "attached", "retried",
-    "returned", "stale", "slow_consumers", "protocol_errors", "illegal_moves",
+    "returned", "stale", "slow_consumers", "protocol_errors", "turned_away", "illegal_moves",
 )  # fmt: skip
 
 

@@ -53,7 +53,9 @@ _LINGER_MS: Final = 2000
 _LAST_WORDS_S: Final = 10.0
 """How long the journal may take to write what is left at the end."""
 _RETRY_PARKED_MS: Final = 2
-_IO_HWM: Final = 1000
+_SEND_HWM: Final = 1000
+_RECEIVE_HWM: Final = 200
+"""Messages of one peer that libzmq reads ahead of us: what a flood leaves behind when it is cut off."""
 _CLIENT_HWM: Final = 128
 """Messages to one client that libzmq holds at most: the rest waits where its bytes are counted."""
 _BACKLOG: Final = 4096
@@ -85,7 +87,7 @@ class Loop:
                 self._gate = Gate(self._context, config.security.keys, clock)
             hwm, unsent_bytes = _client_room(settings.max_unsent_bytes_per_client)
             self.frontend = self._bind(settings.frontend, CLIENTS, hwm)
-            self.backend = self._bind(settings.backend, WORKERS, _IO_HWM)
+            self.backend = self._bind(settings.backend, WORKERS, _SEND_HWM)
         except (zmq.ZMQError, BusError):
             self.close()
             raise
@@ -119,7 +121,7 @@ class Loop:
         socket.router_mandatory = True
         socket.handshake_ivl = HANDSHAKE_MS
         socket.maxmsgsize = wire.MAX_FRAME_BYTES
-        socket.sndhwm, socket.rcvhwm = sndhwm, _IO_HWM
+        socket.sndhwm, socket.rcvhwm = sndhwm, _RECEIVE_HWM
         socket.backlog = _BACKLOG
         socket.linger = _LINGER_MS
         try:
@@ -228,13 +230,18 @@ class Loop:
         for peer, error in door.revoked():
             log.warning("%s is cut off: %s", peer.hex(), error.message)
             self._turn_away(door, peer, now)
-            door.break_off()
         door.out.forget(known)
         door.forget(known)
 
-    def _turn_away(self, door: Door, peer: bytes, now: float) -> None:
-        """Listen to a connection no more; what it had goes to others, or is given up."""
+    def _turn_away(self, door: Door, peer: bytes, now: float, *, at_once: bool = True) -> None:
+        """Listen to a connection no more; what it had goes to others, or is given up.
+
+        With `at_once` it is broken as well; else at the next look round, so that it can read why.
+        """
         door.shut(peer)
+        if at_once:
+            door.break_off()
+        self.core.ledger.totals["turned_away"] += 1
         if door is self._workers:
             self.core.worker_leaves(peer, "was turned away", now, counted=True)
         else:
@@ -270,8 +277,8 @@ class Loop:
                         rest = recv(_NOBLOCK, False)
                         count += 1
                     if rest.more:
+                        door.note_line(peer, head)
                         self._turn_away(door, peer, now)
-                        door.break_off()
                         if not self._skip(door):
                             return
                         continue
@@ -355,7 +362,7 @@ class Loop:
         job_id = envelope[4:20] if len(envelope) == wire.ENVELOPE_BYTES else wire.NO_JOB
         borne = self.core.malformed(peer, job_id, error, now, from_worker=door is self._workers)
         if not borne or peer not in door.tables:
-            self._turn_away(door, peer, now)
+            self._turn_away(door, peer, now, at_once=not borne)
 
     def _send(self, now: float) -> None:
         core = self.core

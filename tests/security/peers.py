@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -84,25 +85,19 @@ class RawPeer:
         assert flags == 4, "no READY came"
         self._read(size)
 
-    def send(self, *frames: bytes) -> None:
-        """Send a message."""
-        for number, frame in enumerate(frames):
-            self.send_frame(frame, more=number + 1 < len(frames))
-
-    def send_frame(self, frame: bytes, *, more: bool) -> None:
-        """Send one frame of a message."""
-        self.line.sendall(struct.pack("!BQ", 2 | more, len(frame)) + frame)
+    def flood(self, times: int, *frames: bytes) -> None:
+        """Send a message so often, or until the other end has had enough."""
+        last = len(frames) - 1
+        message = b"".join(
+            struct.pack("!BQ", 2 | (number < last), len(frame)) + frame for number, frame in enumerate(frames)
+        )
+        with suppress(ConnectionError):
+            for _ in range(times):
+                self.line.sendall(message)
 
     def is_cut_off(self) -> bool:
         """Wait until the other end closes the connection."""
-        try:
-            while self.line.recv(65_536):
-                pass
-        except ConnectionError:
-            return True
-        except TimeoutError:
-            return False
-        return True
+        return is_hung_up(self.line)
 
     def close(self) -> None:
         self.line.close()
@@ -114,6 +109,18 @@ class RawPeer:
             assert more, "the other end has gone"
             data += more
         return data
+
+
+def is_hung_up(line: socket.socket) -> bool:
+    """Whether the other end closes a connection before its timeout."""
+    try:
+        while line.recv(65_536):
+            pass
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+    return True
 
 
 def _property(name: bytes, value: bytes) -> bytes:

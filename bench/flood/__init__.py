@@ -1,0 +1,1 @@
+"""A live broker under a flood of malformed messages, beside honest traffic."""

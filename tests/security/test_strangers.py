@@ -1,0 +1,155 @@
+"""Whoever reaches a broker without keys and means it no good: floods, forged addresses, endless messages.
+
+Each is played on real connections, partly byte by byte, while honest peers go on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import zmq
+
+from tests.broker.test_loop import Running
+from voicebus.broker import loop as loop_module
+from voicebus.broker.manners import ALLOWANCE
+from voicebus.common import wire
+
+from .peers import Peer, RawPeer, is_hung_up, pack
+
+GARBAGE = b"this is no VB1"
+
+
+@pytest.fixture
+def bus() -> Iterator[Running]:
+    with zmq.Context() as context:
+        running = Running(context)
+        yield running
+        running.close()
+        context.destroy(linger=0)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch, bus: Running) -> Iterator[Running]:
+    """A broker that waits for introductions for a moment only."""
+    monkeypatch.setattr(loop_module, "HANDSHAKE_MS", 300)
+    running = Running(bus.context)
+    yield running
+    running.close()
+
+
+def is_served(bus: Running) -> bool:
+    """Whether an honest client gets its job to an honest worker, and the answer back."""
+    worker, client = bus.worker("honest"), bus.client()
+    job = client.submit()
+    worker.recv(wire.JOB)
+    worker.send(wire.SPOKEN, pack(["honest", "tone", 24_000, 1, 2]), b"abcd", job=job, attempt=1)
+    client.recv(wire.DONE)
+    worker.send(wire.GOODBYE)
+    return True
+
+
+@pytest.mark.parametrize("door", ["frontend", "backend"])
+def test_a_flood_is_answered_for_a_while_and_then_cut_off(bus: Running, door: str) -> None:
+    """Caught: each of a million malformed messages had an answer and a line in the log."""
+    flood = RawPeer(getattr(bus, door))
+    flood.flood(2 * ALLOWANCE, GARBAGE)
+    assert flood.is_cut_off()
+    totals = bus.status()["totals"]
+    assert totals["turned_away"] == 1
+    assert ALLOWANCE < totals["protocol_errors"] <= ALLOWANCE + 1
+    assert is_served(bus)
+
+
+def test_a_flood_in_one_message_is_cut_off_too(bus: Running) -> None:
+    flood = RawPeer(bus.frontend)
+    submit = wire.pack_envelope(wire.SUBMIT, bytes(15) + b"\1")
+    bundle = pack([submit, b"\xc1", b"text"] * wire.MAX_BUNDLED)
+    flood.flood(ALLOWANCE, wire.pack_envelope(wire.BUNDLE), bundle)
+    assert flood.is_cut_off()
+    assert bus.status()["totals"]["protocol_errors"] <= ALLOWANCE + 1
+
+
+def test_a_worker_that_takes_to_garbage_is_no_worker_any_more_and_its_jobs_go_to_others(bus: Running) -> None:
+    mad, client = bus.worker("mad"), bus.client()
+    job = client.submit()
+    mad.recv(wire.JOB)
+    for _ in range(ALLOWANCE + 1):
+        mad.socket.send_multipart([GARBAGE])
+    heir = bus.worker("heir")
+    assert heir.recv(wire.JOB)[0][4:20] == job
+    assert [worker["id"] for worker in bus.status()["workers"]] == ["heir"]
+
+
+def test_whoever_brings_a_routing_id_is_told_to_set_none(bus: Running) -> None:
+    """With an id of its own a peer could wait for the place of another to come free, and hear what is its."""
+    context: zmq.Context[Any] = bus.context
+    forger = context.socket(zmq.DEALER)
+    forger.linger = 0
+    forger.routing_id = b"forged"
+    monitor = forger.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    forger.connect(bus.frontend)
+    forger.send(wire.pack_envelope(wire.PING))
+    assert forger.poll(10_000)
+    envelope, header = forger.recv_multipart()
+    assert envelope[3] == wire.FAILED
+    code, words = msgspec.msgpack.decode(header)[:2]
+    assert (code, "set none" in words) == ("protocol_error", True)
+    assert monitor.poll(10_000), "and is cut off"
+    forger.disable_monitor()
+    monitor.close(0)
+    forger.close(0)
+
+
+def test_the_routing_ids_that_are_given_cannot_be_foreseen() -> None:
+    """Caught: all brokers counted up from the same number, and a peer that had set the next id as its own
+    ended the broker's process by an assertion of libzmq's as soon as that id was given to somebody."""
+    first: list[bytes] = []
+    for _ in range(2):
+        ctypes.CDLL(None).srand(1)
+        with zmq.Context() as context:
+            running = Running(context)
+            peer = Peer(context, running.frontend)
+            peer.send(wire.PING)
+            peer.recv(wire.PONG)
+            first += running.loop.core.ledger.clients
+            peer.close()
+            running.close()
+            context.destroy(linger=0)
+    assert len(set(first)) == 2
+
+
+def test_a_message_of_a_million_frames_costs_its_sender_the_connection_and_others_nothing(
+    bus: Running,
+) -> None:
+    flood = RawPeer(bus.frontend)
+    worker = bus.worker("honest")
+    tiny = b"\x01\x00" * 10_000
+    for _ in range(100):
+        flood.line.sendall(tiny)
+    flood.line.sendall(b"\x00\x00")
+    assert flood.is_cut_off()
+    worker.recv(wire.HEARTBEAT)
+    assert is_served(bus)
+    assert bus.status()["totals"]["turned_away"] == 1
+
+
+@pytest.mark.parametrize("words", [b"", bytes(200), b"\xff" * 200, b"\xff" + bytes(8) + b"\x7f"])
+def test_a_connection_that_does_not_say_who_it_is_is_closed(hasty: Running, words: bytes) -> None:
+    host, _, port = hasty.frontend.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as other:
+        other.sendall(words)
+        assert is_hung_up(other)
+    assert is_served(hasty)
+
+
+def test_a_browser_that_comes_by_disturbs_nobody(hasty: Running) -> None:
+    """libzmq takes it for a peer of its first version, which may be silent as long as it likes."""
+    host, _, port = hasty.frontend.removeprefix("tcp://").rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as browser:
+        browser.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        assert is_served(hasty)
