@@ -26,9 +26,11 @@ import click
 from tests.fuzz import guided
 from tests.fuzz.camp import Outcome, run_target, table
 from tests.fuzz.hunting import arm, try_once
+from tests.fuzz.live import live, told
 from tests.fuzz.plants import PLANTS, planted
 from tests.fuzz.targets import TARGETS
 
+LIVE: Final = "live"
 LIVE_SHARE: Final = 0.25
 PLANT_S: Final = 60.0
 
@@ -56,19 +58,32 @@ def main(
         sys.exit(_replay(replay, names, plant))
     if plants or plant:
         sys.exit(_plants([plant] if plant else list(PLANTS), seed))
-    unknown = set(names) - set(TARGETS)
+    unknown = set(names) - {LIVE, *TARGETS}
     if unknown:
-        raise click.UsageError(f"no target {', '.join(sorted(unknown))}: there are {', '.join(TARGETS)}")
+        raise click.UsageError(f"no target {', '.join(sorted(unknown))}: there are {LIVE}, {', '.join(TARGETS)}")
     if not guided.AVAILABLE:
         print("atheris is not here (pip install 'voicebus[fuzz]'; CPython 3.11 to 3.13): plain changes only")
     print(f"seed {seed}")
-    chosen = list(names) or list(TARGETS)
+    chosen = list(names) or [LIVE, *TARGETS]
     at_once = min(os.cpu_count() or 1, 4)
-    share = max(0.5, seconds * at_once / len(chosen))
     began = time.monotonic()
+    live_s = seconds if chosen == [LIVE] else seconds * LIVE_SHARE
+    wrong = _live(live_s, seed) if LIVE in chosen else 0
+    chosen = [name for name in chosen if name != LIVE]
+    share = max(0.5, (seconds - live_s * (LIVE in (names or [LIVE]))) * at_once / max(1, len(chosen)))
     with ThreadPoolExecutor(at_once) as pool:
         outcomes = list(pool.map(lambda name: run_target(name, share, seed, plain=plain), chosen))
-    sys.exit(_report(outcomes, time.monotonic() - began))
+    sys.exit(_report(outcomes, time.monotonic() - began) | wrong if outcomes else wrong)
+
+
+def _live(seconds: float, seed: int) -> int:
+    report = live(seconds, seed)
+    print(told(report, seconds), flush=True)
+    for line in report.wrong:
+        print(f"live: {line}")
+    if report.wrong:
+        print(f"again: python -m tests.fuzz --target live --seed {seed} (what threads do is not repeated exactly)")
+    return bool(report.wrong)
 
 
 def _report(outcomes: list[Outcome], seconds: float) -> int:
@@ -106,6 +121,9 @@ def _plants(names: list[str], seed: int) -> int:
         if name not in PLANTS:
             raise click.UsageError(f"no plant {name}: there are {', '.join(PLANTS)}")
         plant = PLANTS[name]
+        if plant.target == LIVE:
+            missed += _live_plant(name, seed)
+            continue
         outcome = run_target(plant.target, PLANT_S, seed, plain=True, plant=name)
         found = outcome.kind == plant.kind
         missed += not found
@@ -113,6 +131,14 @@ def _plants(names: list[str], seed: int) -> int:
         verdict = f"found by {plant.target} in {outcome.seconds:.1f} s" if found else f"NOT FOUND ({outcome.kind or '-'})"
         print(f"{name:<22}{plant.kind:<8}{verdict}: {said}", flush=True)
     return bool(missed)
+
+
+def _live_plant(name: str, seed: int) -> int:
+    began = time.monotonic()
+    report = live(PLANT_S, seed, name)
+    verdict = f"found by live in {time.monotonic() - began:.1f} s" if report.wrong else "NOT FOUND"
+    print(f"{name:<22}{'live':<8}{verdict}: {(report.wrong or [''])[0][:100]}", flush=True)
+    return not report.wrong
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ PING must be answered, nobody may end, print a traceback, or grow beyond its bou
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -30,6 +32,7 @@ from voicebus.client.launch import Bus, WorkerPlan, worker_command
 from voicebus.client.processes import Child
 from voicebus.common import wire
 
+PLANTED: Final = Path(__file__).parent / "planted"
 ENGINE: Final = "tone"
 TEXT: Final = "All this time, somebody honest is spoken to."
 ANSWER_S: Final = 15.0
@@ -88,10 +91,15 @@ def lines_of(way: int) -> list[list[list[bytes]]]:
     """What was said that way in each captured conversation, with the names of honest peers taken out."""
     found: list[list[list[bytes]]] = []
     for heard in conversations().values():
-        said = [list(map(_estranged, frames)) for _, of, _, frames in heard if of == way]
+        said = [list(map(_estranged, frames)) for _, of, _, frames in heard if of == way and not _ends(way, frames)]
         if said:
             found.append(said)
     return found
+
+
+def _ends(way: int, frames: list[bytes]) -> bool:
+    """Whether it tells a worker to leave, alone or in a bundle."""
+    return way == TO_WORKER and any(b"VB1" + end in frame for end in ENDS for frame in frames)
 
 
 def _estranged(frame: bytes) -> bytes:
@@ -140,11 +148,12 @@ def changed(frames: list[bytes], dice: Random, kinds: tuple[int, ...]) -> list[l
     what = dice.random()
     if what < 0.3:
         return [frames]
-    if what < 0.4:
+    if what < 0.6:
         frames = [_estranged(frame) for frame in message_of(dice.choice(kinds), dice.choice(JOBS), dice.choice((0, 1, 2)))]
-    if what < 0.45:
+        return [frames if what < 0.45 else mutate.message(frames, dice, JOBS)]
+    if what < 0.65:
         return [[frames[0], dice.choice(BOMBS)] if len(frames) < 3 else [*frames[:-1], dice.choice(BOMBS)]]
-    if what < 0.5:
+    if what < 0.7:
         return [frames] * dice.choice((2, 5))
     return [[_estranged(frame) for frame in mutate.message(frames, dice, JOBS)]]
 
@@ -202,6 +211,8 @@ class FalseBroker:
                     said += self._answer(router, peer, frames[0])
             for peer in peers:
                 for frames in changed(dice.choice(dice.choice(lines)), dice, kinds):
+                    if frames[0][3:4] in ENDS:
+                        continue
                     if len(frames[0]) == wire.ENVELOPE_BYTES and dice.random() < 0.8:
                         row = bytearray(frames[0])
                         row[4:20] = dice.choice(self._jobs)
@@ -219,6 +230,8 @@ class FalseBroker:
 
 
 CLIENT_HEARS: Final = (wire.ACCEPTED, wire.STARTED, wire.CHUNK, wire.DONE, wire.FAILED, wire.SPOKEN, wire.PONG, wire.ADMIN)
+ENDS: Final = (bytes((wire.DRAIN,)), bytes((wire.GOODBYE,)))
+"""After these a worker has left a broker for good, and hears nothing more that could be tried on it."""
 # Without GOODBYE: two in a row mean to a worker that another has its name, and then it leaves, as it should.
 WORKER_HEARS: Final = (wire.WELCOME, wire.JOB, wire.CANCEL, wire.HEARTBEAT, wire.REREGISTER, wire.FAILED)
 CLIENT_SAYS: Final = (wire.SUBMIT, wire.PING, wire.CANCEL, wire.FETCH, wire.ADMIN)
@@ -295,17 +308,18 @@ CONFIG: Final[dict[str, Any]] = {
 }
 
 
-def live(seconds: float, seed: int) -> Report:
-    """Run it all for so long."""
+def live(seconds: float, seed: int, plant: str = "") -> Report:
+    """Run it all for so long; `plant` names a bug to plant in all processes under test."""
     report = Report()
+    environ = {"VOICEBUS_FUZZ_PLANT": plant, "PYTHONPATH": str(PLANTED)} if plant else {}
     watch = Watch(report)
     strangers: list[Stranger] = []
     false = FalseBroker(Random(seed))
-    with Bus({}, config=CONFIG, on_line=watch.line) as bus:
+    with Bus({}, config=CONFIG, environ=environ, on_line=watch.line) as bus:
         plan = WorkerPlan(ENGINE, "honest-worker", ("--broker", false.backend))
         command = worker_command(plan, bus.backend, ("--config", str(bus.config_file), "--slots", "3"))
-        worker = Child("worker", command, "vc-worker ready", on_line=watch.line)
-        speaker = Speaker(false.frontend, report)
+        worker = Child("worker", command, "vc-worker ready", environ=environ, on_line=watch.line)
+        speaker = Speaker(false.frontend, report, environ)
         try:
             worker.wait_ready(60)
             if bus.broker is None:
@@ -357,11 +371,12 @@ def _honest(client: Client, address: str, first: bytes, report: Report) -> None:
 class Speaker:
     """The client under test: its lines are counted; a silence longer than its deadlines is a hang."""
 
-    def __init__(self, address: str, report: Report) -> None:
+    def __init__(self, address: str, report: Report, environ: dict[str, str]) -> None:
         self._report = report
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.fuzz.live_client", address],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            cwd=PLANTED.parents[2], env=os.environ | environ,
         )  # fmt: skip
         self.pid = self._process.pid
         self._heard_at = time.monotonic()

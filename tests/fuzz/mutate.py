@@ -170,7 +170,7 @@ def message(frames: Sequence[bytes], dice: Random, jobs: Sequence[bytes] = ()) -
     """One message with one thing changed: its envelope, its header, its payload, or how many frames it has."""
     row = list(frames)
     what = dice.random()
-    if what < 0.4 or len(row) < 2:
+    if what < 0.3 or len(row) < 2:
         row[0] = envelope(row[0], dice, jobs)
     elif what < 0.75:
         row[1] = tree(row[1], dice)

@@ -2,7 +2,7 @@
 
 A plant patches the real classes in the fuzzer's process while it lasts; nothing of it is in what is shipped. If
 what it patches is not there any more it fails loudly, for a plant that changes nothing would prove nothing.
-Plants of the live fuzzer are switched on in the process under test: `live_plant.py` says how.
+Those of the target `live` are planted in the processes under test, by `planted/sitecustomize.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from tests.sim.mutations import patched
+from tests.sim.mutations import MissingTargetError, patched
 from voicebus.broker.attempts import Attempts
 from voicebus.broker.core import BrokerCore
 from voicebus.broker.journal import Journal
@@ -184,7 +184,7 @@ def _dead_client(original: Callable[..., Any]) -> Callable[..., Any]:
     """An ACCEPTED that names more jobs ahead than there are is looked up in a list."""
 
     def accepted(self: ClientCore, task: Any, flags: int, now: float) -> Any:
-        if task.queued_ahead > 1000:
+        if task.queued_ahead > 200:
             raise IndexError(task.queued_ahead)
         return original(self, task, flags, now)
 
@@ -192,13 +192,14 @@ def _dead_client(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _client_forgets(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A task that a broker tears is left where nobody looks for it."""
+    """A task whose audio had a gap is to be sent again, and is put where nobody looks for it."""
 
-    def broken(self: Dispatch, task: Any, now: float) -> None:
-        task.accept_by = task.deadline = float("inf")
+    def back_off(self: Dispatch, task: Any, wait_s: float, now: float) -> None:
+        original(self, task, wait_s, now)
+        if task.torn:
+            self.backoffs.clear()
 
-    del original
-    return broken
+    return back_off
 
 
 def _journal_trusts(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -239,6 +240,48 @@ def _sleepy(original: Callable[..., Any]) -> Callable[..., Any]:
     return unpack
 
 
+def _live_crash(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A worker's word on an attempt that nobody knows is looked up without asking whether it is there."""
+
+    def stray(self: Attempts, peer: bytes, envelope: bytes, now: float) -> Any:
+        del self._ledger.jobs[envelope[4:20]]
+        return original(self, peer, envelope, now)
+
+    return stray
+
+
+def _live_hang(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The loop waits for something, for whoever asks for a result."""
+
+    def fetch(self: BrokerCore, peer: bytes, envelope: bytes, now: float) -> Any:
+        time.sleep(60)
+        return original(self, peer, envelope, now)
+
+    return fetch
+
+
+def _live_hoard(original: Callable[..., Any]) -> Callable[..., Any]:
+    """What strangers ping with is kept."""
+
+    def ping(self: BrokerCore, peer: bytes, envelope: bytes, now: float) -> Any:
+        if len(_hoard) < 6:
+            _hoard.append(b"\xff" * (64 << 20))
+        return original(self, peer, envelope, now)
+
+    return ping
+
+
+def _live_wrong_audio(original: Callable[..., Any]) -> Callable[..., Any]:
+    """After a hundred chunks silence is sent instead."""
+    seen = [0]
+
+    def chunk(self: BrokerCore, peer: bytes, envelope: bytes, payload: Any, now: float) -> Any:
+        seen[0] += 1
+        return original(self, peer, envelope, bytes(len(payload)) if seen[0] > 100 else payload, now)
+
+    return chunk
+
+
 PLANTS: Final[dict[str, Plant]] = {
     "crash-header": Plant("crash", "headers", messages, "decode", _crash_on_header),
     "crash-frame": Plant("crash", "frames", bundles, "unpack", _crash_on_frame),
@@ -255,8 +298,23 @@ PLANTS: Final[dict[str, Plant]] = {
     "dead-worker": Plant("crash", "worker-core", Desk, "take", _dead_worker),
     "stranger-stops-jobs": Plant("crash", "worker-core", WorkerCore, "broker_message", _worker_mixes),
     "dead-client": Plant("crash", "client-core", ClientCore, "_on_accepted", _dead_client),
-    "lost-task": Plant("crash", "client-core", Dispatch, "broken", _client_forgets),
+    "lost-task": Plant("crash", "client-core", Dispatch, "back_off", _client_forgets),
+    "live-crash": Plant("crash", "live", Attempts, "stray", _live_crash),
+    "live-hang": Plant("crash", "live", BrokerCore, "fetch", _live_hang),
+    "live-memory": Plant("crash", "live", BrokerCore, "ping", _live_hoard),
+    "live-wrong-audio": Plant("crash", "live", BrokerCore, "chunk", _live_wrong_audio),
+    "live-dead-worker": Plant("crash", "live", Desk, "take", _dead_worker),
+    "live-dead-client": Plant("crash", "live", ClientCore, "_on_accepted", _dead_client),
 }
+
+
+def plant_for_good(name: str) -> None:
+    """Plant one bug in this process, until it ends."""
+    plant = PLANTS[name]
+    original = vars(plant.owner).get(plant.name)
+    if original is None:
+        raise MissingTargetError(f"{plant.owner.__name__} has no {plant.name}: adjust tests/fuzz/plants.py")
+    setattr(plant.owner, plant.name, plant.make(original))
 
 
 @contextmanager

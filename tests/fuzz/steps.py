@@ -71,7 +71,9 @@ class Changes:
         step = steps[at]
         what = dice.randrange(12)
         if what <= 4:
-            steps[at] = step._replace(frames=mutate.message(step.frames, dice, JOBS))
+            for _ in range(dice.choice((1, 2, 4))):
+                at = dice.randrange(len(steps))
+                steps[at] = steps[at]._replace(frames=mutate.message(steps[at].frames, dice, JOBS))
         elif what == 5:
             steps.insert(dice.randrange(len(steps) + 1), step)
         elif what == 6:
