@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -40,7 +39,8 @@ def _model_folder(settings: Settings) -> Path:
         return require(MANIFEST)
     folder = settings.model_dir
     for needed in ("model.onnx", "vocab.json", "encoder.pt", "voices"):
-        if not (folder / needed).exists():
+        # A pipe of such a name would be waited for, not read.
+        if not (folder / needed).is_file() and (needed != "voices" or not (folder / needed).is_dir()):
             raise ModelMissing(
                 f"{folder} holds no {needed}; run: vc models pull kokoro, or set model_dir aright"
             )
@@ -77,8 +77,10 @@ class KokoroEngine(Engine[Voice]):
             raise ModelMissing(
                 f"{error.name} is not installed; run: pip install 'voicebus[kokoro]'"
             ) from error
-        except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
-            raise ModelMissing(f"the model in {folder} is damaged; run: vc models pull kokoro") from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ModelMissing(
+                f"the model in {folder} is damaged ({_first_line(error)}); run: vc models pull kokoro"
+            ) from error
 
     def _open(self, folder: Path, threads: int) -> None:
         self._network = Network(folder / "model.onnx", threads)
@@ -180,6 +182,10 @@ class KokoroEngine(Engine[Voice]):
     def close(self) -> None:
         """End the phonemiser's process."""
         self._g2p.close()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:300]
 
 
 def _changes_nothing(found: conversion.Conversion) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from .espeak import VOICES, Espeak
 from .normalise import normalise
@@ -37,7 +37,7 @@ class G2P:
     languages: tuple[str, ...] = tuple(VOICES)
 
     def __init__(self, vocabulary: Path) -> None:
-        self._ids: dict[str, int] = json.loads(vocabulary.read_text(encoding="utf-8"))["vocab"]
+        self._ids = _vocabulary(vocabulary)
         self._espeak = Espeak()
 
     def close(self) -> None:
@@ -68,6 +68,17 @@ class G2P:
     def tokens(self, phonemes: str) -> list[int]:
         """Return the model's numbers of phonemes, without the padding at the ends."""
         return [self._ids[char] for char in phonemes if char in self._ids]
+
+
+def _vocabulary(file: Path) -> dict[str, int]:
+    """The numbers of phonemes. Raises `ValueError` naming the file where it says none."""
+    try:
+        ids: object = json.loads(file.read_text(encoding="utf-8"))["vocab"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} is no vocabulary: {type(error).__name__}") from error
+    if not isinstance(ids, dict) or not all(type(n) is int for n in cast("dict[str, object]", ids).values()):
+        raise ValueError(f"{file} is no vocabulary: it numbers no phonemes")
+    return cast("dict[str, int]", ids)
 
 
 def _marks(run: str) -> str:

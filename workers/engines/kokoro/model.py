@@ -38,7 +38,7 @@ class Network:
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no base of their own
-            raise ValueError(f"{path} cannot be loaded") from error
+            raise ValueError(f"{path} cannot be loaded: {error}") from error
 
     def run(self, tokens: list[int], pack: FloatArray, speed: float = 1.0) -> FloatArray:
         """Speak up to `MAX_TOKENS` tokens in the style of `pack` [510, 256]: float32 [samples], 24 kHz."""
@@ -52,7 +52,13 @@ class Network:
 
 
 def load_packs(folder: Path) -> tuple[tuple[str, ...], FloatArray]:
-    """Return the voices' names in order and their packs [voices, 510, 256]."""
+    """Return the voices' names in order and their packs [voices, 510, 256].
+
+    Raises `ValueError` naming a file that is no pack.
+    """
     files = sorted(folder.glob("*.bin"))
+    for file in files:
+        if not file.is_file() or file.stat().st_size != MAX_TOKENS * STYLE_SIZE * 4:
+            raise ValueError(f"{file} is no voice")
     packs = [np.fromfile(file, "<f4").reshape(MAX_TOKENS, STYLE_SIZE) for file in files]
     return tuple(file.stem for file in files), np.stack(packs)

@@ -2,12 +2,15 @@
 
 A `.pt` file is pickled, and a pickle may call anything when it is loaded. Here the unpickler knows a
 handful of names, all of them about rebuilding a tensor from stored numbers; any other name is refused.
-Both containers are read: the ZIP layout that PyTorch writes since 1.6 and the plain stream from before.
+Both containers are read: the ZIP layout that PyTorch writes since 1.6 and the plain stream from before. What
+is read takes no more memory than the file does on disk: members are not packed, and tensors do not claim more
+numbers than are stored.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -52,6 +55,8 @@ class _Tensor:
         data = self.storage.data
         if data is None:
             raise pickle.UnpicklingError("a tensor refers to numbers that the file does not hold")
+        if math.prod(self.shape) > data.size or min(self.shape, default=0) < 0:
+            raise pickle.UnpicklingError("a tensor claims more numbers than are stored")
         last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
         if self.offset < 0 or min(self.stride, default=0) < 0 or last >= data.size:
             raise pickle.UnpicklingError("a tensor reaches outside its stored numbers")
@@ -117,7 +122,9 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _read_zip(archive: zipfile.ZipFile) -> object:
-    index = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+    if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+        raise pickle.UnpicklingError("its members are packed, which those of checkpoints are not")
+    index = next((name for name in archive.namelist() if name.endswith("/data.pkl")), "/data.pkl")
     root = index[: -len("data.pkl")]
 
     def fill(key: str, storage: _Storage) -> None:
@@ -144,15 +151,20 @@ def _read_stream(stream: BinaryIO) -> object:
 def read_tensors(path: Path, entry: str) -> dict[str, FloatArray]:
     """Return the tensors of the state dict stored under `entry`, as float32 arrays by name.
 
-    Raises `pickle.UnpicklingError` where the file asks for anything but tensors, `KeyError` where there
-    is no such entry and `OSError` where it cannot be read.
+    Raises `ValueError` naming the file where it is damaged, asks for anything but tensors or has no such
+    entry, and `OSError` where it cannot be opened.
     """
     with path.open("rb") as stream:
-        if zipfile.is_zipfile(stream):
-            with zipfile.ZipFile(stream) as archive:
-                content = _read_zip(archive)
-        else:
-            stream.seek(0)
-            content = _read_stream(stream)
-    state = cast("Mapping[str, Mapping[str, object]]", content)[entry]
-    return {name: value.array() for name, value in state.items() if isinstance(value, _Tensor)}
+        try:
+            if zipfile.is_zipfile(stream):
+                with zipfile.ZipFile(stream) as archive:
+                    content = _read_zip(archive)
+            else:
+                stream.seek(0)
+                content = _read_stream(stream)
+            state = cast("Mapping[str, Mapping[str, object]]", content)[entry]
+            return {name: value.array() for name, value in state.items() if isinstance(value, _Tensor)}
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"{path} is refused: {error}") from error
+        except Exception as error:  # a pickle's words may be put together in any way, and stumble anywhere
+            raise ValueError(f"{path} is damaged ({type(error).__name__}: {error})") from error

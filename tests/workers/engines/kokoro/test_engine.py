@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +13,13 @@ import soundfile as sf
 
 import voicebus.voices
 from voicebus.common.errors import BadRequest, ConfigError, ModelMissing
+from voicebus.common.models import model_dir
 from voicebus.workers.engine import Reference, Request
 from voicebus.workers.engines.kokoro.atlas import load as load_atlas
 from voicebus.workers.engines.kokoro.encoder import SpeakerEncoder
 from voicebus.workers.engines.kokoro.engine import KokoroEngine
 from voicebus.workers.engines.kokoro.enrol import Voice
+from voicebus.workers.engines.kokoro.manifest import MANIFEST
 from voicebus.workers.engines.kokoro.settings import Settings
 
 TEXT = "The ferry was late, so we sat by the harbour and counted the boats."
@@ -175,8 +179,40 @@ def test_settings_are_checked_before_anything_is_loaded(tmp_path: Path) -> None:
     for name in ("model.onnx", "vocab.json", "encoder.pt"):
         (tmp_path / name).write_bytes(b"no model")
     (tmp_path / "voices").mkdir()
-    with pytest.raises(ModelMissing, match="damaged"):
+    with pytest.raises(ModelMissing, match=r"damaged \(\S+model\.onnx cannot be loaded"):
         KokoroEngine().load({"model_dir": str(tmp_path)})
+    (tmp_path / "encoder.pt").unlink()
+    os.mkfifo(tmp_path / "encoder.pt")
+    with pytest.raises(ModelMissing, match=r"holds no encoder\.pt"):
+        KokoroEngine().load({"model_dir": str(tmp_path)})
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        (
+            "encoder.pt",
+            b"cposix\nmkdir\n(Vsprung\ntR.",
+            r"encoder\.pt is refused: the file asks for posix\.mkdir",
+        ),
+        ("vocab.json", b"[" * 100_000, r"vocab\.json is no vocabulary"),
+        ("vocab.json", b'{"vocab": {"a": "b"}}', r"vocab\.json is no vocabulary"),
+        ("vocab.json", b'{"vocab": [1]}', r"vocab\.json is no vocabulary"),
+        ("voices/af_heart.bin", b"short", r"af_heart\.bin is no voice"),
+    ],
+)
+def test_a_model_folder_of_somebody_elses_is_refused_and_the_file_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, data: bytes, said: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_dir(MANIFEST), folder, copy_function=os.symlink)
+    (folder / name).unlink()
+    (folder / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelMissing, match=said):
+        KokoroEngine().load({"model_dir": str(folder), "threads": 1})
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_the_atlas_that_is_shipped_is_sound() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from voicebus.workers.engines.kokoro import conversion, enrol, joins, world
 from voicebus.workers.engines.kokoro.encoder import cut_silence, mel_filters, mel_spectrogram
+from voicebus.workers.engines.kokoro.model import Network, load_packs
 from voicebus.workers.engines.kokoro.weights import read_tensors
 
 RATE_HZ = 24_000
@@ -48,15 +51,132 @@ def test_a_checkpoint_is_read_but_never_run(tmp_path: Path) -> None:
     tensors = read_tensors(path, "model_state")
     np.testing.assert_array_equal(tensors["w"], values.reshape(2, 3))
 
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
     evil = tmp_path / "evil.pt"
-    with zipfile.ZipFile(evil, "w") as archive:
-        archive.writestr("w/data.pkl", b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
-    with pytest.raises(pickle.UnpicklingError, match=r"os\.system"):
-        read_tensors(evil, "model_state")
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        trap = pickle.dumps(Trap(), protocol=protocol)
+        evil.write_bytes(trap)
+        with pytest.raises(ValueError, match=r"evil\.pt is refused: the file asks for posix\.mkdir"):
+            read_tensors(evil, "model_state")
+        with zipfile.ZipFile(evil, "w") as archive:
+            archive.writestr("w/data.pkl", trap)
+        with pytest.raises(ValueError, match=r"evil\.pt is refused: the file asks for posix\.mkdir"):
+            read_tensors(evil, "model_state")
+    assert not (tmp_path / "sprung").exists()
     stream = tmp_path / "stream.pt"
     stream.write_bytes(pickle.dumps(OrderedDict(a=1), protocol=2))
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ValueError, match=r"stream\.pt is refused"):
         read_tensors(stream, "model_state")
+
+
+def checkpoint(path: Path, *, shape: bytes, stride: bytes, packed: bool = False) -> Path:
+    """Six numbers, in whatever form the two pickled tuples say."""
+    text = (
+        b"\x80\x02}X\x0b\x00\x00\x00model_state}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n"
+        b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x06tQK\x00"
+        + shape
+        + stride
+        + b"\x89ccollections\nOrderedDict\n)RtRss."
+    )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as archive:
+        archive.writestr("w/data.pkl", text)
+        archive.writestr("w/data/0", np.arange(6, dtype="<f4").tobytes())
+    return path
+
+
+TWO_BY_THREE = {"shape": b"K\x02K\x03\x86", "stride": b"K\x03K\x01\x86"}
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {
+            "shape": b"\x8a\x06\x00\x00\x00\x00\x00\x01\x85",
+            "stride": b"K\x00\x85",
+        },  # one number, 2 ** 40 times
+        {"shape": b"J\xff\xff\xff\xffK\x03\x86", "stride": b"K\x03K\x01\x86"},  # -1 by 3
+        {"shape": b"K\x02K\x03\x86", "stride": b"K\x04K\x01\x86"},  # beyond the end
+        {"shape": b"K\x02K\x03\x86", "stride": b"K\x01\x85"},
+        {"shape": b"X\x01\x00\x00\x00aK\x03\x86", "stride": b"K\x03K\x01\x86"},
+        {"shape": b"K\x02K\x03\x86", "stride": b"G\x7f\xf8\x00\x00\x00\x00\x00\x00K\x01\x86"},  # NaN
+        {**TWO_BY_THREE, "packed": True},
+    ],
+)
+def test_a_tensor_that_claims_what_is_not_there_is_refused_by_name(
+    tmp_path: Path, claims: dict[str, Any]
+) -> None:
+    """One number repeated without end took all memory; a word for a size got out as a TypeError."""
+    path = checkpoint(tmp_path / "weights.pt", **claims)
+    with pytest.raises(ValueError, match=r"weights\.pt is (refused|damaged)"):
+        read_tensors(path, "model_state")
+    whole = read_tensors(checkpoint(path, **TWO_BY_THREE), "model_state")["w"]
+    np.testing.assert_array_equal(whole, np.arange(6).reshape(2, 3))
+
+
+def test_a_checkpoint_with_any_byte_changed_is_read_or_refused_by_name(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path / "weights.pt", **TWO_BY_THREE)
+    data = path.read_bytes()
+    refused: list[str] = []
+    for place in range(len(data)):
+        for value in (0, 0x28, 0x52, 0x62, 0xFF):
+            path.write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
+            try:
+                read_tensors(path, "model_state")
+            except ValueError as error:
+                refused.append(str(error))
+    assert len(refused) > len(data)
+    assert all(str(path) in said for said in refused)
+
+
+def varint(number: int) -> bytes:
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
+
+
+def part(number: int, value: int | bytes) -> bytes:
+    """A field of a protocol buffer."""
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def network_with_weights_at(place: str) -> bytes:
+    """An ONNX model that gives out four numbers, which lie in another file."""
+    where = {"location": place.encode(), "offset": b"0", "length": b"16"}
+    entries = b"".join(part(13, part(1, key.encode()) + part(2, value)) for key, value in where.items())
+    tensor = part(1, 4) + part(2, 1) + part(8, b"w") + entries + part(14, 1)
+    kind = part(1, part(1, 1) + part(2, part(1, part(1, 4))))
+    node = part(1, b"w") + part(2, b"y") + part(4, b"Identity")
+    graph = part(1, node) + part(2, b"g") + part(5, tensor) + part(12, part(1, b"y") + part(2, kind))
+    return part(1, 8) + part(7, graph) + part(8, part(1, b"") + part(2, 13))
+
+
+@pytest.mark.parametrize("place", ["../secret", "link", "/etc/passwd", "x/../../secret"])
+def test_a_network_reads_no_file_outside_its_folder(tmp_path: Path, place: str) -> None:
+    """onnxruntime sees to that; a release that does not must not pass."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret").write_bytes(bytes(16))
+    (folder / "inside").write_bytes(bytes(16))
+    (folder / "link").symlink_to("../secret")
+    (folder / "model.onnx").write_bytes(network_with_weights_at("inside"))
+    Network(folder / "model.onnx", threads=1)
+    (folder / "model.onnx").write_bytes(network_with_weights_at(place))
+    with pytest.raises(ValueError, match=r"model\.onnx cannot be loaded"):
+        Network(folder / "model.onnx", threads=1)
+
+
+@pytest.mark.parametrize("size", [0, 522_239, 522_241])
+def test_a_voice_of_another_size_is_named(tmp_path: Path, size: int) -> None:
+    (tmp_path / "af_heart.bin").write_bytes(bytes(size))
+    with pytest.raises(ValueError, match=r"af_heart\.bin is no voice"):
+        load_packs(tmp_path)
+    (tmp_path / "af_heart.bin").unlink()
+    os.mkfifo(tmp_path / "af_heart.bin")
+    with pytest.raises(ValueError, match=r"af_heart\.bin is no voice"):
+        load_packs(tmp_path)
 
 
 def test_mel_bands_hear_a_tone_where_it_is() -> None:
