@@ -147,10 +147,13 @@ class VoiceCache(Generic[StateT]):
         return self._folder / f"{_safe(sha256)}-{_safe(self._engine.version)}.npz"
 
     def _read(self, path: Path) -> StateT | None:
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
+                # We pack nothing: what is larger inside than outside is not ours, and may be without end.
+                if sum(member.file_size for member in file.zip.infolist()) > path.stat().st_size:
+                    raise ValueError("its members are packed")
                 arrays = {name: cast("NDArray[Any]", file[name]) for name in file.files}
             return self._engine.unpack(arrays)
         except BusError:

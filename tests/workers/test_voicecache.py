@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,24 @@ def test_a_file_with_a_pickle_inside_is_never_unpickled(tmp_path: Path) -> None:
     speak(make(engine, tmp_path)[0])
     assert engine.learnt == ["amber"]
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_file_that_grows_when_it_is_read_is_made_again(tmp_path: Path) -> None:
+    import numpy as np
+
+    speak(make(FakeEngine(), tmp_path)[0])
+    [file] = files(tmp_path)
+    whole = file.read_bytes()
+    np.savez_compressed(file, state=np.zeros(1 << 26, np.uint8))
+    assert file.stat().st_size < 1 << 17
+    tracemalloc.start()
+    engine = FakeEngine()
+    speak(make(engine, tmp_path)[0])
+    _, most_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most_bytes < 1 << 22
+    assert engine.learnt == ["amber"]
+    assert file.read_bytes() == whole
 
 
 def test_an_engine_may_keep_nothing_on_disk(tmp_path: Path) -> None:
