@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from ..common.errors import BusError, ConfigError
+from ..common.printable import printable
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -67,12 +68,12 @@ class _Commands(click.Group):
             click.echo(error.format_message(), err=True)
             sys.exit(EXIT_USAGE)
         except click.ClickException as error:
-            click.echo(f"vc: {error.format_message()}", err=True)
+            click.echo(f"vc: {printable(error.format_message(), lines=True)}", err=True)
             if isinstance(error, click.UsageError) and error.ctx is not None:
                 click.echo(f"try: {error.ctx.command_path} --help", err=True)
             sys.exit(EXIT_USAGE)
         except BusError as error:
-            click.echo(f"vc: {error}", err=True)
+            click.echo(f"vc: {printable(str(error))}", err=True)
             sys.exit(EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED)
         except (KeyboardInterrupt, click.Abort):
             sys.exit(EXIT_INTERRUPTED)

@@ -20,6 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from ..common.errors import EngineError
+from ..common.printable import printable
 from .launch import READY_S, WorkerPlan, broker_command, endpoints, worker_command
 from .processes import Child
 
@@ -225,4 +226,5 @@ class Supervisor:
 
     def _line(self, name: str, line: str) -> None:
         with self._say_lock:
-            self._say(f"[{name}] {line}")
+            # A child prints what libraries do, and those what they were given.
+            self._say(f"[{name}] {printable(line)}")

@@ -1,7 +1,8 @@
 """Logs as every voicebus process writes them: one line per state change, to the terminal and a rotated file.
 
 Lines name the job and the attempt where there is one, so that a job's life can be read with grep over the
-logs of all processes. Control characters are escaped: a text or a name can never forge a line.
+logs of all processes. Whatever does not show is escaped, in messages as in tracebacks, whose last line is
+often somebody else's words: no text and no name can forge a line, or tell a terminal what to do.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import logging.handlers
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TextIO
+from typing import TextIO
 
 from .config import Logging
+from .printable import printable
 
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
+_INDENT = "    "
+"""Before each line of a traceback: a line of the log begins with a time."""
 
 
 class _Text(logging.Formatter):
@@ -25,9 +28,11 @@ class _Text(logging.Formatter):
         self._component = component
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_stamp(record)} {record.levelname.lower():7} {self._component} {_message(record)}"
+        message = printable(record.getMessage())
+        line = f"{_stamp(record)} {record.levelname.lower():7} {self._component} {message}"
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
+            trace = printable(self.formatException(record.exc_info), lines=True)
+            line += "".join(f"\n{_INDENT}{part}" for part in trace.split("\n"))
         return line
 
 
@@ -46,15 +51,11 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return printable(json.dumps(line, ensure_ascii=False))
 
 
 def _stamp(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-
-
-def _message(record: logging.LogRecord) -> str:
-    return record.getMessage().translate(_CONTROLS)
 
 
 def setup_logging(settings: Logging, component: str, stream: TextIO | None = None) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..common.errors import BadRequest, BusError, ConfigError, EngineError
+from ..common.printable import printable
 from ..common.yaml_reading import read_yaml
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def command(
         logging.getLogger(__name__).exception("a defect has ended this worker")
         error = EngineError(f"a defect has ended this worker: {type(problem).__name__}: {problem}")
     if error is not None:
-        click.echo(f"vc-worker: {' '.join(str(error).split())}", err=True)
+        click.echo(f"vc-worker: {printable(' '.join(str(error).split()))}", err=True)
         sys.exit(EXIT_USAGE if isinstance(error, ConfigError | BadRequest) else EXIT_FAILED)
 
 

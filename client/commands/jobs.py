@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...common.errors import DeadlineExceeded
+from ...common.printable import printable
 from .say import check_output, write
 from .shared import Setting, console, span, with_setting
 
@@ -33,7 +34,7 @@ def list_jobs(setting: Setting, state: str | None, as_json: bool) -> None:
     with setting.client(admin=True) as bus:
         found = bus.jobs(state or "")
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(printable(json.dumps(found, indent=2, ensure_ascii=False), lines=True))
     else:
         console().print(view(found))
 
@@ -93,12 +94,11 @@ def view(found: list[dict[str, Any]]) -> Table:
     for job in found:
         code = str(job.get("code", ""))
         table.add_row(
-            str(job.get("id", "")),
-            str(job.get("state", "")),
+            *(escape(printable(str(job.get(name, "")))) for name in ("id", "state")),
             "yes" if job.get("durable") else "no",
-            *(escape(str(job.get(name, ""))) for name in ("engine", "voice", "lane")),
-            *(str(job.get(name, "")) for name in ("characters", "attempts")),
+            *(escape(printable(str(job.get(name, "")))) for name in ("engine", "voice", "lane")),
+            *(escape(printable(str(job.get(name, "")))) for name in ("characters", "attempts")),
             span(job.get("age_s", 0)),
-            escape(f"{code}: {job.get('message', '')}") if code else "",
+            escape(printable(f"{code}: {job.get('message', '')}")) if code else "",
         )
     return table

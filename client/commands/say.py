@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from ...common.errors import BadRequest
+from ...common.printable import printable
 from ...common.yaml_reading import read_yaml
 from .shared import Setting, note, with_setting
 
@@ -84,7 +85,8 @@ def summary(place: str, voice: str, speech: Speech) -> str:
     duration_s = speech.duration_s
     factor = f"{speech.elapsed_s / duration_s:.3f}" if duration_s else "-"
     return (
-        f"{place}: engine={speech.engine} worker={speech.worker} voice={voice or 'default'} "
+        f"{place}: engine={printable(speech.engine)} worker={printable(speech.worker)} "
+        f"voice={voice or 'default'} "
         f"audio={duration_s:.2f}s first_audio={speech.first_audio_s:.3f}s real_time_factor={factor}"
     )
 

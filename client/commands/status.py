@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...common.printable import printable
 from .shared import Setting, console, span, with_setting
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def view(status: dict[str, Any], jobs_per_s: float | None) -> Group:
 
     jobs, totals = _part(status, "jobs"), _part(status, "totals")
     line = (
-        f"{status.get('broker', 'broker')}{' (draining)' if status.get('draining') else ''}: "
+        f"{printable(str(status.get('broker', 'broker')))}{' (draining)' if status.get('draining') else ''}: "
         f"up {span(status.get('uptime_s', 0))}, "
         f"{jobs.get('queued', 0)} queued, {jobs.get('running', 0)} running, "
         f"{totals.get('done', 0)} done, {totals.get('failed', 0)} failed"
@@ -74,21 +75,22 @@ def view(status: dict[str, Any], jobs_per_s: float | None) -> Group:
     workers: list[dict[str, Any]] = status.get("workers", [])
     for worker in workers:
         table.add_row(
-            escape(str(worker.get("id", ""))),
-            escape(str(worker.get("engine", ""))),
-            escape(str(worker.get("state", ""))),
+            *(escape(printable(str(worker.get(name, "")))) for name in ("id", "engine", "state")),
             str(worker.get("open", "")),
             str(worker.get("slots", "")),
             str(worker.get("jobs_done", "")),
             f"{worker.get('silent_s', 0):.1f} s",
             span(worker.get("up_s", 0)),
-            escape(", ".join(worker.get("warm_voices", []))),
+            escape(printable(", ".join(worker.get("warm_voices", [])))),
         )
     parts: list[Any] = [Text(line), table]
     failures = _part(status, "failures")
     if failures:
         parts.append(
-            Text("failures: " + ", ".join(f"{code} {count}" for code, count in sorted(failures.items())))
+            Text(
+                "failures: "
+                + printable(", ".join(f"{code} {count}" for code, count in sorted(failures.items())))
+            )
         )
     return Group(*parts)
 

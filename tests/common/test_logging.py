@@ -32,9 +32,44 @@ def test_a_name_cannot_forge_a_line(tmp_path: Path) -> None:
     logging.getLogger("x").info("worker %s registered", "evil\n2026-01-01 info broker all is well\x1b[2J")
     lines = stream.getvalue().splitlines()
     assert len(lines) == 1
-    assert "evil\\x0a2026" in lines[0]
+    assert "evil\\u000a2026" in lines[0]
     assert "\x1b" not in lines[0]
     assert (tmp_path / "sub/bus.log").read_text() == stream.getvalue()
+
+
+FORGED = (
+    "bad\n2026-01-01T00:00:00.000+00:00 info    broker all is well\r\x1b[2J\x9b2J\u202e\u2028x\x85y\ud800"
+)
+
+
+def test_an_exception_cannot_forge_a_line_or_move_the_cursor() -> None:
+    """Its words are the last of a traceback, which was written as it came."""
+    stream = io.StringIO()
+    setup_logging(Logging(file=None), "broker", stream)
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger("x").exception("it failed: %s", FORGED)
+    first, *trace = stream.getvalue().splitlines()
+    assert "it failed: bad\\u000a2026" in first
+    assert len(trace) == 5
+    assert all(line.startswith("    ") for line in trace)
+    assert all(line.isprintable() for line in (first, *trace))
+
+
+def test_a_json_line_is_one_line_to_whoever_reads_lines() -> None:
+    """Some take U+2028 and U+0085 for the end of one, and a terminal takes U+009B for an escape."""
+    stream = io.StringIO()
+    setup_logging(Logging(file=None, format="json"), "worker", stream)
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger("x").exception(FORGED)
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    event = json.loads(line)
+    assert event["message"] == FORGED
+    assert FORGED in event["exception"]
 
 
 def test_json_lines_are_json() -> None:
