@@ -9,7 +9,7 @@ UNSAFE := B401,B402,B405,B406,B407,B408,B409,B411,B412,B413,B415,B613,B614,B615
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-engines test-edge test-gpu check format audit lock wheel bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos soak soak-mutations models clean
+.PHONY: demo test test-engines test-edge test-gpu check format audit lock wheel bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos soak soak-mutations fuzz fuzz-plants models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -84,6 +84,12 @@ soak: $(VENV)/test.stamp  ## simulated histories full of faults, on all cores: m
 soak-mutations: $(VENV)/test.stamp  ## show that the simulator notices four deliberate defects
 	$(BIN)/python -m tests.sim --mutations
 
+fuzz: $(VENV)/fuzz.stamp  ## all that reads what others wrote, for so long: make fuzz SECONDS=600
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+fuzz-plants: $(VENV)/test.stamp  ## show that the fuzzers find a bug of each kind
+	$(BIN)/python -m tests.fuzz --plants
+
 models: $(VENV)/run.stamp  ## the model files, pinned by hash; at once when they are here
 	$(BIN)/vc models pull kokoro
 
@@ -128,6 +134,11 @@ $(VENV)/engines.stamp: $(VENV)/test.stamp requirements/engines.txt requirements/
 	$(PYTHON) -m venv .cache/gpt-sovits
 	.cache/gpt-sovits/bin/pip install --quiet torch==2.13.0
 	.cache/gpt-sovits/bin/$(LOCKED) -r requirements/gpt-sovits.txt
+	@touch $@
+
+# Where there is no wheel of atheris the fuzzers run without it, and say so.
+$(VENV)/fuzz.stamp: $(VENV)/test.stamp requirements/fuzz.txt
+	$(BIN)/$(LOCKED) -r requirements/fuzz.txt
 	@touch $@
 
 $(VENV)/check.stamp: $(VENV)/test.stamp requirements/check.txt

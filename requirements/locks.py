@@ -92,6 +92,7 @@ LOCKS: Final = (
     Lock("test", TEST, agrees_with="run"),
     Lock("check", (*TEST, "test-edge", "check"), agrees_with="test"),
     Lock("engines", ENGINES, agrees_with="check"),
+    Lock("fuzz", ("fuzz",), agrees_with="check"),
     Lock("test-engines", source="test-engines.in"),
     Lock("gpt-sovits", source="gpt-sovits.in"),
 )
