@@ -8,7 +8,8 @@ ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE} AS base
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 RUN useradd --create-home --uid 10001 voicebus \
-    && install -d -o voicebus -g voicebus /srv/voicebus/voices /srv/voicebus/logs /srv/voicebus/state /home/voicebus/.cache
+    && install -d -o voicebus -g voicebus /srv/voicebus/voices /srv/voicebus/logs /srv/voicebus/state /home/voicebus/.cache \
+    && install -d -o voicebus -g voicebus -m 700 /srv/voicebus/keys /srv/voicebus/keys-of/edge /srv/voicebus/keys-of/workers
 WORKDIR /srv/voicebus
 
 # pyworld has no wheel for Linux: a compiler here, and none in what is shipped.

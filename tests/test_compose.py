@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def command(service: dict[str, Any]) -> list[str]:
 
 def test_the_services_of_the_plan() -> None:
     plain = {name for name, service in SERVICES.items() if "profiles" not in service}
-    assert plain == {"broker", "edge", "kokoro"}
+    assert plain == {"keys", "broker", "edge", "kokoro"}
     assert {profile for service in SERVICES.values() for profile in service.get("profiles", ())} == {
         "xtts",
         "openvoice",
@@ -35,7 +36,7 @@ def test_the_services_of_the_plan() -> None:
     }
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", [name for name in SERVICES if name != "keys"])
 def test_a_service_starts_a_program_of_ours_with_options_it_has(name: str) -> None:
     program, *arguments = command(SERVICES[name])
     module = {"vc-broker": "broker", "vc-worker": "workers", "vc-edge": "edge"}[program]
@@ -98,3 +99,33 @@ def test_docker_compose_accepts_it() -> None:
             env={**os.environ, "COMPOSE_PROFILES": profiles},
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_keys_are_made_first_and_each_service_has_its_own_alone(tmp_path: Path) -> None:
+    """What the service `keys` runs, run here: in folders where its volumes would be."""
+    keys = SERVICES["keys"]
+    places = {volume.partition(":")[0]: volume.split(":")[1] for volume in keys["volumes"]}
+    vc = f"{sys.executable} -m voicebus.client.cli"
+    script = keys["command"][2].replace("vc ", f"{vc} ")
+    for _ in range(2):  # every start of the whole makes sure of them
+        subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True, env=os.environ | keys["environment"])
+    held = {
+        volume: {file.name for file in tmp_path.joinpath(Path(place).relative_to("/srv/voicebus")).iterdir()}
+        for volume, place in places.items()
+    }
+    assert held["keys-of-edge"] == {"client.key"}
+    assert held["keys-of-workers"] == {"worker.key"}
+    assert held["keys"] > {"allowed.json", "server.key", "admin.key"}
+    image = (ROOT / "Dockerfile").read_text()
+    assert all(place in image for place in places.values()), (
+        "a volume is its user's only if the image has the folder"
+    )
+
+
+def test_every_service_of_the_bus_shows_a_key() -> None:
+    wanted = {"broker": "keys", "edge": "keys-of-edge"}
+    for name, service in SERVICES.items():
+        if name != "keys":
+            assert service["environment"]["VOICEBUS_SECURITY__KEYS"] == "keys"
+            assert f"{wanted.get(name, 'keys-of-workers')}:/srv/voicebus/keys:ro" in service["volumes"]
+    assert SERVICES["broker"]["depends_on"]["keys"]["condition"] == "service_completed_successfully"

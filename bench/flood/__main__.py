@@ -148,7 +148,7 @@ def main(messages: int, peers: int, rounds: int, pace: int, beside: int) -> None
         statistics.median(span.percentile(0.99) for span in spans) for spans in (calm, flooded)
     )
     click.echo(
-        f"p99 flooded / calm, medians of spans: {flooded_ms:.2f} / {calm_ms:.2f} ms = {flooded_ms / calm_ms:.2f}"
+        f"p99 flooded / calm: {flooded_ms:.2f} / {calm_ms:.2f} ms = {flooded_ms / calm_ms:.2f}, of medians"
     )
     reached = sent / sum(span.seconds for span in flooded)
     click.echo(
