@@ -9,7 +9,7 @@ UNSAFE := B401,B402,B405,B406,B407,B408,B409,B411,B412,B413,B415,B613,B614,B615
 SECONDS := 60
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-engines test-edge test-gpu check format audit lock wheel bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos soak soak-mutations fuzz fuzz-plants models clean
+.PHONY: demo test test-engines test-edge test-security test-gpu check format audit lock wheel bench bench-cloning bench-engines bench-edge bench-flame guarantees chaos flood soak soak-mutations fuzz fuzz-plants models clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/run.stamp models  ## start the bus, clone the shipped voice, write out/demo.wav
@@ -23,6 +23,9 @@ test-engines: $(VENV)/engines.stamp .cache/gpt-sovits.stamp models  ## the real 
 
 test-edge: $(VENV)/check.stamp .cache/edge-tools.stamp models  ## the edge, in a browser, with Redis, and by schemathesis too
 	$(BIN)/python -m pytest -m 'edge or not edge' tests/edge tests/test_compose.py
+
+test-security: $(VENV)/test.stamp  ## keys, roles and strangers, on real brokers (half a minute; make test has them too)
+	$(BIN)/python -m pytest tests/security
 
 test-gpu: $(VENV)/engines.stamp models  ## the real engines on an NVIDIA GPU, where PyTorch is a build for it
 	$(BIN)/python -m pytest -m gpu
@@ -77,6 +80,9 @@ guarantees: $(VENV)/run.stamp  ## what is promised, played on real processes wit
 
 chaos: $(VENV)/test.stamp  ## 5,000 jobs while processes, connections, links and disks fail (three minutes)
 	$(BIN)/python -m tests.chaos --jobs 5000 --faults 57 --install
+
+flood: $(VENV)/run.stamp  ## a million malformed messages from fifty peers, and what honest traffic notices (one minute)
+	$(BIN)/python -m bench.flood
 
 soak: $(VENV)/test.stamp  ## simulated histories full of faults, on all cores: make soak SECONDS=600
 	$(BIN)/python -m tests.sim --seconds $(SECONDS)
