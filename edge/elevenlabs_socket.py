@@ -23,7 +23,7 @@ from .elevenlabs import Asked, VoiceSettings, output_of
 from .fields import Language, Model
 from .keys import Caller, Keys, key_in
 from .reading import decoded, from_words
-from .requests import ID
+from .requests import CALLER, ID
 from .routes import Route
 from .service import Heard, Wish
 from .talk import Talk
@@ -117,6 +117,7 @@ class StreamInput:
             if first is not None:
                 caller = self._keys.holder(key or first.xi_api_key)
                 caller.need("speak")
+                request[CALLER] = caller
                 if caller.key:
                     # Counted by its address already; whose key it is was not known then.
                     await self._limits.admit_key(caller.key, caller.rpm)

@@ -36,7 +36,7 @@ class Caller:
         """Raise `Forbidden` where their key was not made for this."""
         if scope is not None and scope not in self.scopes:
             raise Forbidden(
-                f"this API key has not the scope {scope!r}: ask for one that is made with --scope {scope}"
+                f"this API key lacks the scope {scope!r}: ask for one that is made with --scope {scope}"
             )
 
 

@@ -85,13 +85,14 @@ class Middleware:
                 guard.answered()
             figures.note(request.method, pattern_of(request), status, seconds)
             log.info(
-                "%s %s %s %d %.3f s id=%s",
+                "%s %s %s %d %.3f s id=%s key=%s",
                 request[ADDRESS],
                 request.method,
                 request.rel_url.raw_path[:SHOWN_PATH],
                 status,
                 seconds,
                 request[ID],
+                request.get(CALLER, STRANGER).key or "-",
             )
 
     @web.middleware

@@ -159,7 +159,7 @@ def test_keys_do_not_end_in_the_log(keyed: EdgeProcess) -> None:
 
 def test_a_good_key_as_a_subprotocol_does_not_end_in_the_log(bus: Bus, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    _, key = ApiKeys(file).new("a")
+    known, key = ApiKeys(file).new("a")
 
     async def main(url: str) -> None:
         async with aiohttp.ClientSession() as session:
@@ -170,7 +170,7 @@ def test_a_good_key_as_a_subprotocol_does_not_end_in_the_log(bus: Bus, tmp_path:
 
     with EdgeProcess(bus, edge={"api_keys": str(file)}) as edge:
         asyncio.run(main(edge.websocket))
-        while "/ws/status" not in logged(edge):
+        while not re.search(rf"/ws/status .* key={known.id}\b", logged(edge)):
             pass
         assert key not in logged(edge)
 
@@ -194,6 +194,17 @@ def test_errors_show_what_was_sent_harmlessly(http: httpx.Client) -> None:
         said = json.dumps(got.json(), ensure_ascii=False)
         assert said.isprintable(), said
         assert not re.search(r"\\u00[01][0-9a-f]", said), "escaped once more, so that no reader undoes it"
+
+
+@pytest.mark.parametrize(
+    "path", [b"/\xe2\x80\xae\xc2\x9b2J", b"/%0a%1b%E2%80%AE", b"/\xff\xfe", b"/a?key=%1b"]
+)
+def test_a_path_cannot_write_in_the_log(keyed: EdgeProcess, path: bytes) -> None:
+    head, _ = exchange(keyed, b"GET " + path + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+    assert head.split(b" ")[1] in (b"400", b"404")
+    said = logged(keyed)
+    assert all(line.isprintable() for line in said.splitlines())
+    assert "?key=" not in said
 
 
 def test_an_error_of_any_origin_is_made_harmless() -> None:

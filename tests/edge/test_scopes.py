@@ -243,6 +243,26 @@ def test_a_watcher_whose_key_is_revoked_is_told_to_leave(edge: EdgeProcess, fold
     assert asyncio.run(main()) == 1008
 
 
+def test_a_talk_whose_key_is_revoked_says_no_more(edge: EdgeProcess, folder: Path) -> None:
+    """It could go on for as long as text came."""
+    keys = ApiKeys(folder / "keys.json")
+    known, key = keys.new("talking")
+
+    async def main() -> dict[str, Any]:
+        url = f"{edge.websocket}/v1/text-to-speech/amber/stream-input?output_format=pcm_24000"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+            await socket.send_json({"text": "One sentence. And ", "xi_api_key": key})
+            assert json.loads((await socket.receive(timeout=30)).data)["audio"]
+            keys.revoke(known.id)
+            await socket.send_json({"text": "another one. ", "flush": True})
+            while "error" not in (told := json.loads((await socket.receive(timeout=30)).data)):
+                assert told["audio"]
+            return told
+
+    told = asyncio.run(main())
+    assert (told["error"], told["message"]) == ("unauthorized", "this API key was revoked")
+
+
 # ---- voices
 
 
