@@ -9,6 +9,7 @@ voicebus package.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import struct
 import sys
@@ -46,11 +47,17 @@ class SpeechError(Exception):
 class RawClient:
     """One connection, one job at a time."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, key_file: str | None = None) -> None:
         self.address = address
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.linger = 200
+        if key_file is not None:  # section 1a
+            with open(key_file, encoding="utf-8") as file:
+                key: dict[str, str] = json.load(file)
+            self.socket.curve_serverkey = key["server"].encode()
+            self.socket.curve_publickey = key["public"].encode()
+            self.socket.curve_secretkey = key["secret"].encode()
         self.socket.connect(address)
 
     def speak(self, text: str, header: list[Any], deadline_s: float) -> tuple[bytes, int]:
@@ -116,6 +123,7 @@ def main() -> None:
     """Read the command line, speak, write the WAV."""
     parser = argparse.ArgumentParser(description="Speak VB1 with only pyzmq and msgpack.")
     parser.add_argument("--broker", default="tcp://127.0.0.1:5555")
+    parser.add_argument("--key", help="a key file, where the broker asks for one")
     parser.add_argument(
         "--text", default="This was spoken over a protocol of thirty-two bytes and a few arrays."
     )
@@ -128,7 +136,9 @@ def main() -> None:
     # SUBMIT's header, item by item (section 4); those left out at the end take their defaults.
     header = [arguments.engine, arguments.voice, arguments.language, "interactive", "", len(arguments.text)]
     try:
-        pcm, rate_hz = RawClient(arguments.broker).speak(arguments.text, header, arguments.deadline)
+        pcm, rate_hz = RawClient(arguments.broker, arguments.key).speak(
+            arguments.text, header, arguments.deadline
+        )
     except SpeechError as error:
         sys.exit(f"raw_client: {error}")
     with wave.open(arguments.output, "wb") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -23,6 +24,7 @@ from voicebus.common.keyring import KeyFile, Keyring, Role, read_key
 from .conftest import House
 from .peers import Peer, pack
 
+ROOT = Path(__file__).resolve().parents[2]
 DOORS = ("frontend", "backend")
 LET_IN = {
     ("client", "frontend"): True,
@@ -299,3 +301,11 @@ def test_two_brokers_can_share_a_keyring(house: House) -> None:
         addresses = f"{house.bus.frontend},{second.frontend}"
         with Client(addresses, key=read_key(house.ring.file("client"))) as client:
             assert client.say("hello", engine="tone").samples.size
+
+
+def test_a_client_written_from_the_page_alone_is_let_in(house: House, tmp_path: Path) -> None:
+    wav = tmp_path / "raw.wav"
+    script = [sys.executable, str(ROOT / "examples" / "raw_client.py"), "--broker", house.bus.frontend]
+    words = ["--engine", "tone", "-o", str(wav), "--key", str(house.ring.file("client"))]
+    subprocess.run([*script, *words], check=True, timeout=60)
+    assert wav.stat().st_size > 44
