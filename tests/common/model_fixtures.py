@@ -52,10 +52,11 @@ def make_tarball(members: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
 
 @dataclass
 class Server:
-    """A loopback web server. `limit_bytes` cuts every answer short, as a bad line does."""
+    """A loopback web server. A page that is a string sends on to there; `limit_bytes` cuts answers short,
+    as a bad line does."""
 
     url: str = ""
-    pages: dict[str, bytes] = field(default_factory=dict)
+    pages: dict[str, bytes | str] = field(default_factory=dict)
     limit_bytes: int | None = None
     honours_range: bool = True
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -80,6 +81,12 @@ def serving() -> Generator[Server]:
             data = server.pages.get(self.path)
             if data is None:
                 self.send_error(404)
+                return
+            if isinstance(data, str):
+                self.send_response(302)
+                self.send_header("Location", data)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             start = 0
             if asked and server.honours_range:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.common.model_fixtures import Server, make_tarball, make_wheel, manifest, model_file, serving
-from voicebus.common import models
+from voicebus.common import model_sources, models
 from voicebus.common.errors import BadRequest, ConfigError, ModelMissing
 from voicebus.common.manifest import HubFile, ModelFile, NpmPackage, PythonPackages, WheelMember
 
@@ -128,6 +128,44 @@ def test_a_wrong_file_is_refused_and_the_next_source_is_taken(hub: Server) -> No
 
     assert report.fetched == {"model.bin": f"{hub.url}/right"}
     assert [path for path, _ in hub.requests] == ["/missing", "/wrong", "/long", "/right"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://hub.example.org/model",
+        "ftp://127.0.0.1/model",
+        "file:///etc/passwd",
+        "http://169.254.169.254/x",
+    ],
+)
+def test_a_hub_leads_nowhere_but_to_https(hub: Server, target: str) -> None:
+    """An address was looked at before it was asked, and where it sent us on was not."""
+    hub.pages = {"/model": target, "/moved": "/right", "/right": DATA}
+    wanted = model_file("model.bin", DATA, HubFile(f"{hub.url}/model"))
+    with pytest.raises(ModelMissing, match=r"not https|Redirection .* is not allowed"):
+        models.pull(manifest(wanted))
+    assert [path for path, _ in hub.requests] == ["/model"]
+    moved = model_file("model.bin", DATA, HubFile(f"{hub.url}/moved"))
+    assert models.pull(manifest(moved)).fetched == {"model.bin": f"{hub.url}/moved"}
+
+
+def test_a_download_without_an_end_is_broken_off(hub: Server, tmp_path: Path) -> None:
+    hub.pages = {"/model": DATA + bytes(1 << 24)}
+    with pytest.raises(ModelMissing, match="more than the expected 3584 bytes"):
+        models.pull(manifest(model_file("model.bin", DATA, HubFile(f"{hub.url}/model"))))
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 10_000
+
+
+def test_a_tarball_that_unpacks_without_an_end_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_sources, "MAX_UNPACKED_BYTES", 1 << 20)
+    bomb = tarfile.TarInfo("package/zeros")
+    archive = tmp_path / "bomb.tgz"
+    archive.write_bytes(make_tarball([(bomb, bytes(1 << 21)), (tarfile.TarInfo("package/a.bin"), DATA)]))
+    with pytest.raises(model_sources.SourceError, match="more than 1,048,576 bytes"):
+        model_sources._unpack(archive, {"package/a.bin": len(DATA)}, tmp_path)
 
 
 def test_the_error_lists_what_each_source_said_and_leaves_no_file(hub: Server) -> None:

@@ -41,7 +41,7 @@ def refusal(status: int, content_type: str, body: bytes, location: str = "") -> 
     if status in AWAY:
         return ServerAwayError(f"it answered {status}")
     if 300 <= status < 400:
-        target = urlsplit(location).netloc.rpartition("@")[2] or "another path"
+        target = _short(_host(location)) or "another path"
         return EngineError(
             f"the GPT-SoVITS server redirects to {target}, which is not followed: set api_url to where it is"
         )
@@ -54,6 +54,14 @@ def refusal(status: int, content_type: str, body: bytes, location: str = "") -> 
     if status == 400:
         return _failed(body, words)
     return EngineError(f"the GPT-SoVITS server answered {status}: {words or 'without a word'}")
+
+
+def _host(location: str) -> str:
+    """Where a redirect leads, without what is secret in it; empty where that is no other host."""
+    try:
+        return urlsplit(location).netloc.rpartition("@")[2]
+    except ValueError:
+        return "an address that is none"
 
 
 def _failed(body: bytes, words: str) -> BusError:

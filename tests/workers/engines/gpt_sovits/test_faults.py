@@ -112,6 +112,12 @@ def test_another_server_at_the_same_address_is_noticed(start: Start, server: Scr
     [
         (http(status=302, headers="Location: http://evil.example/tts\r\n"), r"redirects to evil\.example"),
         (http(status=307, headers="Location: /other\r\n"), "another path"),
+        (http(status=302, headers="Location: http://169.254.169.254/latest/meta-data\r\n"), "not followed"),
+        (http(status=302, headers="Location: file:///etc/passwd\r\n"), "not followed"),
+        (
+            http(status=302, headers="Location: http://[\r\n"),
+            "an address that is none, which is not followed",
+        ),
         (http(b"<html>", kind="text/html"), "text/html"),
         (http(b"<html>" * 10), "is none"),
         (http(wav(TONES), headers="Content-Encoding: gzip\r\n"), "packs"),
