@@ -1,4 +1,4 @@
-"""What the tree never does, with the few places that may and why: each would let somebody's input run as code.
+"""What the tree never does, with the few places that may and why: each would run somebody's input as code.
 
 It looks at the syntax and not at the text, so that comments may name what they warn of. A place that is let
 through stands here by file and name, and one that is no longer needed fails too.
