@@ -59,6 +59,10 @@ class Unauthorized(BusError):
     http_status = 401
 
 
+class KeyRefused(Unauthorized):
+    """A broker does not take the key that was shown to it, or asks for one."""
+
+
 class Forbidden(BusError):
     """The credentials do not allow this."""
 

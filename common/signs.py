@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .errors import BusError, Unauthorized
+from .errors import BusError, KeyRefused
 
 if TYPE_CHECKING:
     from .keyring import KeyFile
@@ -30,15 +30,15 @@ class Sign(Enum):
 def refusal(sign: Sign, address: str, key: KeyFile | None) -> BusError:
     """The error for a `REFUSED` or `OTHER_WAYS`; `key` is None where none was shown."""
     if key is None:
-        return Unauthorized(
+        return KeyRefused(
             f"the broker at {address} asks for a key: `vc keys new` on its machine makes one, --key names it"
         )
     if sign is Sign.REFUSED:
-        return Unauthorized(
+        return KeyRefused(
             f"the broker at {address} refuses the key {key.name} ({key.role}): it is not listed there, was "
             "revoked, or is for another role; `vc keys list` on its machine tells"
         )
-    return Unauthorized(f"the broker at {address} has no keys and cannot prove that it is the right one")
+    return KeyRefused(f"the broker at {address} has no keys and cannot prove that it is the right one")
 
 
 def cut_short(address: str) -> str:

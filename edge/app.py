@@ -39,7 +39,7 @@ from .openai import OpenAi
 from .operation import Operation
 from .page import page_routes
 from .problems import Shape
-from .requests import BODY_TIMEOUT_S
+from .requests import BODIES, BODY_TIMEOUT_S, Bodies
 from .routes import Route
 from .service import Service
 from .sillytavern import SillyTavern
@@ -50,8 +50,11 @@ from .voices_api import VoicesApi
 if TYPE_CHECKING:
     from ..client import AsyncClient
     from ..common.config import Config
+    from ..common.keyring import KeyFile
 
 SHUTDOWN_S: Final = 30.0
+BODIES_AT_ONCE: Final = 32
+"""Of the largest size: 256 MiB as it is set."""
 OPTIONS: Final[Mapping[str, Any]] = {
     "access_log": None,
     "max_line_size": 8190,
@@ -74,9 +77,11 @@ class Addresses:
 
 
 class Server:
-    """One edge. `brokers` are the addresses that `client` talks to."""
+    """One edge. `brokers` are the addresses that `client` talks to, `key` what it shows them."""
 
-    def __init__(self, config: Config, client: AsyncClient, brokers: list[str]) -> None:
+    def __init__(
+        self, config: Config, client: AsyncClient, brokers: list[str], key: KeyFile | None = None
+    ) -> None:
         edge = config.edge
         self._config = config
         # It warns of subprotocols that are not known, and a browser's key is one.
@@ -98,7 +103,7 @@ class Server:
         self._service = Service(client, self._store, edge, self._news, self.limits)
         self._works = Works(
             Path(edge.jobs),
-            lambda tenant: Client(brokers, tenant=tenant),
+            lambda tenant: Client(brokers, tenant=tenant, key=key),
             self._news,
             most=edge.max_jobs,
             keep_s=edge.keep_jobs_s,
@@ -125,6 +130,7 @@ class Server:
         middleware = Middleware(self, self._headers)
         app = web.Application(middlewares=middleware.all(), client_max_size=edge.max_body_bytes)
         app[BODY_TIMEOUT_S] = edge.body_timeout_s
+        app[BODIES] = Bodies(BODIES_AT_ONCE * edge.max_body_bytes)
         for route in self.routes:
             if route.method == "GET":
                 head = not (route.speaks or route.streams)

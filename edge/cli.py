@@ -14,6 +14,7 @@ import click
 
 from ..common.config import Config, load_config
 from ..common.errors import BusError, ConfigError
+from ..common.keyring import Role, key_for
 from ..common.logging import setup_logging
 
 if TYPE_CHECKING:
@@ -27,13 +28,17 @@ log = logging.getLogger(__name__)
     "--config", "config_file", type=click.Path(), help="Configuration file (default: ./config.yaml)."
 )
 @click.option("--broker", "brokers", multiple=True, help="The broker's address; repeatable.")
+@click.option("--key", "key_file", type=click.Path(), help="The key to show to the broker.")
 @click.option("--host", help="Where to listen (default: 127.0.0.1).")
 @click.option("--port", help="On which port; 0 takes a free one.")
 @click.option("--wyoming-port", help="A port for Home Assistant as well.")
-def main(config_file: str | None, brokers: tuple[str, ...], **options: str | None) -> None:
+def main(
+    config_file: str | None, brokers: tuple[str, ...], key_file: str | None, **options: str | None
+) -> None:
     """Run the HTTP edge: a web page, and the API that clients of OpenAI and others already speak."""
     try:
-        config = _configure(config_file, {key: value for key, value in options.items() if value is not None})
+        given = {name: value for name, value in options.items() if value is not None}
+        config = _configure(config_file, given, key_file)
         asyncio.run(serve(config, _addresses(config, brokers)))
     except ConfigError as error:
         click.echo(f"vc-edge: {error}", err=True)
@@ -55,7 +60,11 @@ async def serve(config: Config, brokers: list[str]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with AsyncClient(brokers) as client, Server(config, client, brokers).listening() as addresses:
+    key = key_for(config.security.keys, config.security.key, Role.CLIENT, Role.ADMIN)
+    async with (
+        AsyncClient(brokers, key=key) as client,
+        Server(config, client, brokers, key).listening() as addresses,
+    ):
         also = "" if addresses.wyoming is None else f" wyoming={addresses.wyoming}"
         click.echo(f"vc-edge ready http={addresses.http}{also}")
         log.info("ready http=%s%s", addresses.http, also)
@@ -81,9 +90,11 @@ def refuse_open_edge(edge: Edge) -> None:
     )
 
 
-def _configure(config_file: str | None, options: dict[str, str]) -> Config:
+def _configure(config_file: str | None, options: dict[str, str], key_file: str | None) -> Config:
     """The file, with the command line's options over it, checked by the same rules."""
     environ = dict(os.environ) | {f"VOICEBUS_EDGE__{key.upper()}": value for key, value in options.items()}
+    if key_file is not None:
+        environ["VOICEBUS_SECURITY__KEY"] = os.path.abspath(key_file)  # meant from here, not from the file
     config = load_config(config_file, environ)
     refuse_open_edge(config.edge)
     setup_logging(config.logging, "edge")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, web
 
-from ..common.errors import BadRequest, BusError, ConfigError, EngineError, Unauthorized
+from ..common.errors import BadRequest, BusError, ConfigError, EngineError, KeyRefused, Unauthorized
 from . import headers as every
 from .addresses import bucket, client_of
 from .guard import Guarded
@@ -108,7 +108,7 @@ class Middleware:
                 guard.refused()
             if isinstance(error, OverLimit):
                 request[SHARE] = error.share
-            if isinstance(error, ConfigError):
+            if isinstance(error, ConfigError | KeyRefused):
                 log.warning("request %s: %s", request[ID], error)
                 error = ConfigError("this server is not set up right: its log has more")
             return answer(error, request[ID], shape=shape)

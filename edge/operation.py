@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from ..common.errors import BrokerUnreachable, BusError, NoWorker
+from ..common.errors import BrokerUnreachable, BusError, KeyRefused, NoWorker
 from .docs_page import POLICY as DOCS_POLICY
 from .docs_page import docs_page
 from .metrics import MEDIA_TYPE, Figures
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from .service import Service
 
+log = logging.getLogger(__name__)
 READY_FOR_S: Final = 1.0
 
 
@@ -119,6 +121,9 @@ class Operation:
         knows = "operate" in request[CALLER].scopes
         try:
             status = await self._service.status(READY_FOR_S)
+        except KeyRefused as error:
+            log.warning("%s", error)
+            raise BrokerUnreachable("the broker does not let this edge in: its log has more") from None
         except BusError:
             if knows:
                 raise
