@@ -13,15 +13,16 @@ import msgspec
 from aiohttp import web
 from multidict import MultiMapping
 
-from ..common.errors import BadRequest
+from ..common.errors import BadRequest, Overloaded
 from .fields import HINTS
 from .problems import BodyTooLarge, RequestTimeout, UnsupportedMediaType
-from .requests import BODY_TIMEOUT_S
+from .requests import BODIES, BODY_TIMEOUT_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_SHOWN: Final = 80
+COME_AGAIN_S: Final = 2.0
 T = TypeVar("T", bound=msgspec.Struct)
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`")
 
@@ -65,17 +66,23 @@ async def read_bytes(request: web.Request, most_bytes: int, timeout_s: float) ->
         return body
     parts: list[bytes] = []
     size = 0
+    bodies = request.app[BODIES]
     try:
         async with asyncio.timeout(timeout_s):
             async for part in request.content.iter_chunked(65_536):
                 size += len(part)
+                bodies.held_bytes += len(part)
                 if size > most_bytes:
                     raise BodyTooLarge(f"the body has more than the {most_bytes:,} bytes that are allowed")
+                if bodies.held_bytes > bodies.most_bytes:
+                    raise Overloaded("too many large bodies come at once", retry_after_s=COME_AGAIN_S)
                 parts.append(part)
     except TimeoutError:
         raise RequestTimeout(f"the body did not come within {timeout_s:g} s") from None
     except web.RequestPayloadError:
         raise BadRequest("the body broke off, or is not encoded as its header says") from None
+    finally:
+        bodies.held_bytes -= size
     return b"".join(parts)
 
 

@@ -80,7 +80,7 @@ class Route:
         """Everything that can go wrong, each once."""
         errors = [*self.errors]
         if self.body is not None or self.form is not None:
-            errors += [BadRequest, RequestTimeout, BodyTooLarge, UnsupportedMediaType]
+            errors += [BadRequest, RequestTimeout, BodyTooLarge, UnsupportedMediaType, Overloaded]
         if self.query is not None or "{" in self.path:
             errors.append(BadRequest)
         if self.door != "open":

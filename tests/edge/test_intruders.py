@@ -7,6 +7,7 @@ import io
 import json
 import re
 import secrets
+import select
 import socket
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from voicebus.client.launch import Bus
 from voicebus.common.apikeys import ApiKeys
 from voicebus.common.errors import BadRequest
 from voicebus.edge.addresses import client_of, networks
+from voicebus.edge.app import BODIES_AT_ONCE
 from voicebus.edge.decoding import decode_apart
 from voicebus.edge.guard import Gate
 from voicebus.edge.metrics import Figures
@@ -484,3 +486,25 @@ def test_recordings_that_come_at_once_are_counted(bus: Bus) -> None:
         ).status_code == 503:
             pass
         assert got.status_code == 400, "no recording, but looked at"
+
+
+def test_large_bodies_that_come_at_once_are_bounded_together(bus: Bus) -> None:
+    """Each may be large: two hundred of an address, held back at the last byte, were gigabytes."""
+    size = 65_536
+    head = SPEECH + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % size
+    with EdgeProcess(bus, edge={"max_body_bytes": size}) as edge, edge.client() as http:
+        host, port = edge.url.removeprefix("http://").split(":")
+        coming = [socket.create_connection((host, int(port)), timeout=30) for _ in range(BODIES_AT_ONCE + 8)]
+        try:
+            for one in coming:
+                one.sendall(head + b" " * (size - 1))
+            ready, _, _ = select.select(coming, [], [], 30)
+            assert ready[0].recv(100).startswith(b"HTTP/1.1 503")
+        finally:
+            for one in coming:
+                one.close()
+        wish = json.dumps({"input": "Hello."}).encode().ljust(size)
+        kind = {"Content-Type": "application/json"}
+        while (got := http.post("/v1/audio/speech", content=wish, headers=kind)).status_code == 503:
+            pass
+        assert got.status_code == 200
