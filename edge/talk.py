@@ -39,6 +39,11 @@ class Talk:
         self._has_ended = False
         self._is_closed = False
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether all that came was said, and more may come."""
+        return not (self._ready or self._under_way or self._has_ended)
+
     def feed(self, part: str) -> None:
         """Add to the text. Raises `TextTooLong`."""
         self._chars += len(part)

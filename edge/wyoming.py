@@ -83,8 +83,10 @@ class House(AsyncEventHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way."""
-        return self._speaking is None and self._turns.empty()
+        """Whether nothing is under way, or only a text of which no more has come."""
+        if not self._turns.empty():
+            return False
+        return self._speaking is None or self._speaking.talk.is_waiting
 
     async def handle_event(self, event: Event) -> bool:
         """Take one event. Those that are not known are no reason to hang up."""

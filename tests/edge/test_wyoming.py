@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
@@ -176,3 +176,20 @@ def test_who_leaves_takes_their_job_along_and_silent_ones_make_room() -> None:
                 writer.close()
 
         asyncio.run(crowd())
+
+
+def test_those_who_begin_a_text_and_say_nothing_make_room(house: tuple[str, int]) -> None:
+    """64 of them closed the port for as long as they liked: a text that had begun was under way."""
+
+    async def main() -> None:
+        async with asyncio.timeout(60), AsyncExitStack() as stack:
+            for _ in range(64):
+                silent = await stack.enter_async_context(AsyncTcpClient(*house))
+                await silent.write_event(SynthesizeStart(SynthesizeVoice("amber")).event())
+                await silent.write_event(Ping("begun").event())
+                assert Pong.from_event(await read(silent)).text == "begun"
+            client = await stack.enter_async_context(AsyncTcpClient(*house))
+            await client.write_event(Ping("here?").event())
+            assert Pong.from_event(await read(client)).text == "here?"
+
+    asyncio.run(main())
