@@ -25,6 +25,8 @@ from .transformer import Cache, Transformer
 CONDITIONING_HZ: Final = 22_050
 HINDI_DIGITS: Final = ("शून्य", "एक", "दो", "तीन", "चार", "पाँच", "छह", "सात", "आठ", "नौ")
 HINDI_POINT: Final = "दशमलव"
+_LONG_NUMBER: Final = re.compile(r"\d(?:[.,]?\d){18,}")
+"""No language has words for these: num2words fails on them, or makes pages of them in its own time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,7 +135,7 @@ class Model:
         return tokens
 
     def _tokenise(self, text: str, language: str) -> list[int]:
-        text = text.strip().lower()
+        text = _LONG_NUMBER.sub(_digit_by_digit, text.strip().lower())
         try:
             tokens = self.tokenizer.encode(text, lang=language)
         except NotImplementedError:  # num2words has no numbers in Hindi
@@ -213,6 +215,10 @@ class Model:
         """The waveform of some frames, `hop` samples for each."""
         wave = self._network.hifigan_decoder.waveform_decoder(frames, g=voice.embedding)
         return wave.flatten().float().cpu().numpy()
+
+
+def _digit_by_digit(found: re.Match[str]) -> str:
+    return " ".join(found[0])
 
 
 def _hindi_digits(text: str) -> str:

@@ -310,3 +310,16 @@ def test_without_a_recording_the_model_has_voices_of_its_own(engine: XttsEngine)
     assert coqui.torch().equal(voice.latents, engine.stock_voice("Tester One").latents)
     with pytest.raises(ConfigError, match="Tester One, Tester Two"):
         engine.stock_voice("Nobody")
+
+
+@pytest.mark.parametrize("language", ["en", "de", "ru", "cs", "ko", "tr", "ar", "hi", "ja", "zh-cn", "hu"])
+@pytest.mark.parametrize(
+    "text",
+    ["9" * 5000, "$" + "9" * 200, "9" * 200 + "th", "1" + ",111" * 300, "1." * 500, "[STOP] [en] \0\u202e"],
+)
+def test_no_number_is_too_long_for_any_language(engine: XttsEngine, language: str, text: str) -> None:
+    """There are no words for such numbers: half of the languages failed on them, and the others took a
+    second for each thousand digits, so that a full text of them outlasted the lease of its worker."""
+    segments = engine.segments(text, language)
+    assert all(engine.model.fits(segment, language) for segment in segments)
+    assert sum(map(str.isdigit, "".join(segments))) == sum(map(str.isdigit, text))
