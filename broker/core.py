@@ -322,9 +322,9 @@ class BrokerCore:
         if job is not None and worker is not None:
             self.attempts.retry(job, worker, "handed back", counted=False, returned=True)
 
-    def ready(self, peer: bytes, header: bytes, now: float) -> None:
-        """A worker registers. Raises `ProtocolError`."""
-        self.members.ready(peer, header, now)
+    def ready(self, peer: bytes, header: bytes, now: float, holder: str = "") -> None:
+        """A worker registers, with the key `holder`. Raises `ProtocolError`."""
+        self.members.ready(peer, header, now, holder)
         worker = self._workers.get(peer)
         if worker is not None:
             self.pools.touch(worker.pool)

@@ -19,6 +19,7 @@ from zmq.backend import Socket as _Socket
 
 from ..common import wire
 from ..common.errors import BusError, ProtocolError, Unauthorized
+from ..common.keyring import Role
 from .outbox import Outbox
 from .roles import EVERYTHING, LET_IN, SAID, Rights
 
@@ -91,7 +92,9 @@ class Door:
             if listed is None or listed.role not in LET_IN[self.name]:
                 raise Unauthorized("this key is not listed here, or was revoked")
             self._guests[peer] = listed
-            rights = Rights(listed.role, listed.tenant)
+            # A client's key matters no further: all that are alike share a table.
+            holder = listed.public if listed.role is Role.WORKER else ""
+            rights = Rights(listed.role, listed.tenant, holder)
         handlers = self._made.get(rights)
         if handlers is None:
             handlers = self._made[rights] = {**self._handlers_of(rights)}

@@ -35,6 +35,7 @@ class Gate:
         self.allowed = Allowed(folder)
         self._manners = Manners()
         self._clock = clock
+        self._told = ""
         self._zap = ThreadAuthenticator(context)
         for door in LET_IN:
             self._zap.configure_curve_callback(door, self)
@@ -49,13 +50,27 @@ class Gate:
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether a key is let in at a door. Called in the authenticator's thread."""
         public = key.decode("ascii", "replace")
-        listed = self.allowed.find(public)
+        try:
+            listed = self.allowed.find(public)
+        except Exception:
+            # Nothing may end the thread that answers here: all later handshakes would wait for ever.
+            log.exception("the list of keys could not be asked")
+            return False
         if listed is not None and listed.role in LET_IN[domain]:
             return True
         if self._manners.worth_a_line(self._clock()):
             who = "a key that is not listed" if listed is None else f"the key {listed.name} ({listed.role})"
             log.warning("%s was refused at %s: %s", who, domain, public)
         return False
+
+    def report(self) -> None:
+        """Say once what is wrong with the list of keys, and that it is right again."""
+        if self.allowed.problem != self._told:
+            self._told = self.allowed.problem
+            if self._told:
+                log.error("the keys stay as they were: %s", self._told)
+            else:
+                log.info("the keys can be read again")
 
     def close(self) -> None:
         """End the thread."""

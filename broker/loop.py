@@ -226,6 +226,8 @@ class Loop:
 
     def _look_round(self, door: Door, known: KeysView[bytes], now: float) -> None:
         """Turn those away whose keys were revoked, and forget who has left."""
+        if self._gate is not None:
+            self._gate.report()
         door.break_off()
         for peer, error in door.revoked():
             log.warning("%s is cut off: %s", peer.hex(), error.message)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..common import wire
-from ..common.errors import BusError
+from ..common.errors import BusError, Forbidden
 from ..common.messages import Heartbeat, Ready, Welcome, decode, encode, failed
 from .ledger import Out
 from .states import WORKER_MOVES, IllegalMoveError, WorkerState
@@ -43,10 +43,17 @@ class Membership:
         self._pool_of = pool_of
         self._lost = lost
 
-    def ready(self, peer: bytes, header: bytes, now: float) -> None:
-        """Register a worker, or replace, move or refuse it by its incarnation. Raises `ProtocolError`."""
+    def ready(self, peer: bytes, header: bytes, now: float, holder: str = "") -> None:
+        """Register a worker, or replace, move or refuse it by its incarnation. Raises `ProtocolError`.
+
+        A registered id is its key's: nobody drives a worker away whose key they do not hold.
+        """
         info = decode(header, Ready)
         known = self.by_id.get(info.worker)
+        if known is not None and known.holder != holder:
+            log.warning("worker %s refused: the id is another key's", info.worker)
+            self.refuse(peer, wire.NO_JOB, Forbidden(f"the worker {info.worker!r} is here with another key"))
+            return
         if info.renews and (known is None or known.peer != peer):
             # It believes to be registered, and works on attempts that we know nothing of, or have given up.
             self.reregister(peer)
@@ -65,7 +72,7 @@ class Membership:
         other = self.by_peer.get(peer)
         if other is not None:
             self.remove(other, f"its connection now speaks for {info.worker}", now)
-        self._enter(peer, info, now)
+        self._enter(peer, info, now, holder)
 
     def _renew(self, worker: Worker, info: Ready, now: float) -> None:
         """The same worker says READY again, perhaps with other slots: it shares them between brokers."""
@@ -77,12 +84,12 @@ class Membership:
         worker.info = worker.pool.info = info
         self._welcome(worker)
 
-    def _enter(self, peer: bytes, info: Ready, now: float) -> None:
+    def _enter(self, peer: bytes, info: Ready, now: float, holder: str) -> None:
         pool = self._pool_of(info.engine, now)
         interval_s = max(self._settings.heartbeat_interval_s, info.interval_ms / 1000)
         worker = Worker(
             peer, info, pool, interval_s, seen_at=now, since=now, progress_at=now, beat_at=now + interval_s,
-            warm_voices=info.warm_voices, slots=info.slots,
+            warm_voices=info.warm_voices, slots=info.slots, holder=holder,
         )  # fmt: skip
         self.by_peer[peer] = self.by_id[info.worker] = worker
         pool.workers += 1

@@ -44,10 +44,11 @@ COMMANDS: Final[dict[str, frozenset[Role]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """What a connection at the clients' door may do. `tenant` None: it speaks for any."""
+    """What a connection may do. `tenant` None: it speaks for any. `holder` is a worker's key, if any."""
 
     role: Role
     tenant: str | None = None
+    holder: str = ""
 
     def check_command(self, command: str) -> None:
         """Raise `Forbidden` for a command of ADMIN that is another role's."""

@@ -172,6 +172,8 @@ class Worker:
     progress_at: float
     beat_at: float
     "When a heartbeat is due to it."
+    holder: str = ""
+    "The key that it registered with, where there are keys."
     state: int = WorkerState.READY
     inflight: dict[bytes, Job | None] = field(default_factory=dict["bytes", "Job | None"])
     "Open attempts by envelope[4:22] (job id, attempt); None where the job itself was answered already."

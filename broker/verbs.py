@@ -45,7 +45,7 @@ def _submit_as_tenant(
         core.submit(peer, envelope, header, payload, now)
 
 
-def worker_verbs(core: BrokerCore, _rights: Rights) -> WorkerHandlers:
+def worker_verbs(core: BrokerCore, rights: Rights) -> WorkerHandlers:
     """What a worker may say."""
     return {
         wire.CHUNK: core.chunk,
@@ -55,7 +55,7 @@ def worker_verbs(core: BrokerCore, _rights: Rights) -> WorkerHandlers:
         wire.HEARTBEAT: lambda peer, _e, header, now: core.heartbeat(peer, header, now),
         wire.FAILED: core.failed,
         wire.RETURN: lambda peer, env, _, now: core.returned(peer, env, now),
-        wire.READY: lambda peer, _e, header, now: core.ready(peer, header, now),
+        wire.READY: lambda peer, _e, header, now: core.ready(peer, header, now, rights.holder),
         wire.DRAIN: lambda peer, _e, _h, now: core.worker_drains(peer, now),
         wire.DRAINED: lambda peer, _e, _h, now: core.worker_leaves(peer, "drained", now),
         wire.GOODBYE: lambda peer, _e, _h, now: core.worker_leaves(peer, "said goodbye", now),

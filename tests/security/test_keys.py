@@ -125,6 +125,18 @@ def test_the_jobs_of_a_worker_whose_key_is_revoked_go_to_others(house: House) ->
         heir.send(wire.GOODBYE)
 
 
+def test_nobody_takes_the_name_of_a_worker_whose_key_they_do_not_hold(house: House) -> None:
+    """Caught: with any worker's key one could register under another's id, which then ended as replaced."""
+    thief = house.peer("backend", house.new_key("thief", Role.WORKER))
+    honest = house.peer("backend", house.key("worker"))
+    honest.send(wire.READY, ready("mine"))
+    honest.recv(wire.WELCOME)
+    thief.send(wire.READY, pack(["mine", 2**62, "table", ["en"], 1, 1000, 24_000]))
+    assert msgspec.msgpack.decode(thief.recv(wire.FAILED)[1])[0] == "forbidden"
+    honest.send(wire.READY, pack(["mine", 2, "table", ["en"], 1, 1000, 24_000]))
+    honest.recv(wire.WELCOME)
+
+
 # ---- and is told so
 
 
