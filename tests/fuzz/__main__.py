@@ -24,7 +24,7 @@ from typing import Final
 import click
 
 from tests.fuzz import guided
-from tests.fuzz.camp import Outcome, run_target, table
+from tests.fuzz.camp import Outcome, run_targets, table
 from tests.fuzz.hunting import arm, try_once
 from tests.fuzz.live import live, told
 from tests.fuzz.plants import PLANTS, planted
@@ -32,6 +32,7 @@ from tests.fuzz.targets import TARGETS
 
 LIVE: Final = "live"
 LIVE_SHARE: Final = 0.25
+INSTRUMENTING_S: Final = 12.0
 PLANT_S: Final = 60.0
 
 
@@ -41,6 +42,7 @@ PLANT_S: Final = 60.0
 @click.option("--seed", type=int, help="The first seed; drawn if not given.")
 @click.option("--replay", type=click.Path(exists=True, path_type=Path), help="Run this input.")
 @click.option("--plain", is_flag=True, help="Without atheris, even where there is one.")
+@click.option("--grow", is_flag=True, help="Keep in the corpus what reaches new code (with atheris).")
 @click.option("--plant", help="Plant this bug.")
 @click.option("--plants", is_flag=True, help="Plant each bug in turn.")
 def main(
@@ -49,6 +51,7 @@ def main(
     seed: int | None,
     replay: Path | None,
     plain: bool,
+    grow: bool,
     plant: str | None,
     plants: bool,
 ) -> None:
@@ -61,6 +64,8 @@ def main(
     unknown = set(names) - {LIVE, *TARGETS}
     if unknown:
         raise click.UsageError(f"no target {', '.join(sorted(unknown))}: there are {LIVE}, {', '.join(TARGETS)}")
+    if grow and (not guided.AVAILABLE or LIVE in names or not names):
+        raise click.UsageError("--grow needs atheris, and a --target that is not live")
     if not guided.AVAILABLE:
         print("atheris is not here (pip install 'voicebus[fuzz]'; CPython 3.11 to 3.13): plain changes only")
     print(f"seed {seed}")
@@ -70,9 +75,12 @@ def main(
     live_s = seconds if chosen == [LIVE] else seconds * LIVE_SHARE
     wrong = _live(live_s, seed) if LIVE in chosen else 0
     chosen = [name for name in chosen if name != LIVE]
-    share = max(0.5, (seconds - live_s * (LIVE in (names or [LIVE]))) * at_once / max(1, len(chosen)))
+    left_s = seconds - (time.monotonic() - began) - (0 if plain or not guided.AVAILABLE else INSTRUMENTING_S)
+    share = max(0.5, left_s * at_once / max(1, len(chosen)))
     with ThreadPoolExecutor(at_once) as pool:
-        outcomes = list(pool.map(lambda name: run_target(name, share, seed, plain=plain), chosen))
+        rows = [chosen[start::at_once] for start in range(at_once) if chosen[start::at_once]]
+        found = pool.map(lambda row: run_targets(row, share, seed, plain=plain, grow=grow), rows)
+        outcomes = [outcome for row in found for outcome in row]
     sys.exit(_report(outcomes, time.monotonic() - began) | wrong if outcomes else wrong)
 
 
@@ -124,7 +132,7 @@ def _plants(names: list[str], seed: int) -> int:
         if plant.target == LIVE:
             missed += _live_plant(name, seed)
             continue
-        outcome = run_target(plant.target, PLANT_S, seed, plain=True, plant=name)
+        (outcome,) = run_targets([plant.target], PLANT_S, seed, plain=True, plant=name)
         found = outcome.kind == plant.kind
         missed += not found
         said = outcome.said.strip().splitlines()[-1][:90] if outcome.said.strip() else ""

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha1
@@ -14,12 +13,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.fuzz import guided
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.target import CORPUS
 
 ROOT: Final = Path(__file__).parents[2]
 FOUND: Final = ROOT / "out" / "fuzz"
-START_S: Final = 60.0
-"""Beside its time: what loading, instrumented code and shrinking a finding may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +34,31 @@ class Outcome:
     file: Path | None = None
 
 
-def run_target(name: str, seconds: float, seed: int, *, plain: bool = False, plant: str = "") -> Outcome:
-    """Run one target in a process of its own. A process that dies or hangs is a finding."""
+def run_targets(
+    names: Sequence[str], seconds: float, seed: int, *, plain: bool = False, grow: bool = False, plant: str = ""
+) -> list[Outcome]:
+    """Run targets one after the other, each for so long. A process that dies or hangs is a finding.
+
+    `grow`: what reached new code goes into the corpus, merged with what is there into the fewest and smallest.
+    """
     way = "guided" if guided.AVAILABLE and not plain else "plain"
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="voicebus-fuzz-") as scratch:
-        command = [sys.executable, "-m", "tests.fuzz.child", name, str(seconds), str(seed), scratch, way, plant]
-        began = time.monotonic()
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        most_s = seconds + START_S + TARGETS[name].most_cpu_s
-        try:
-            lines, _ = child.communicate(timeout=most_s)
-            how = "crash"
-        except subprocess.TimeoutExpired:
-            child.kill()
-            lines, _ = child.communicate()
-            how = "hang"
-        took_s = time.monotonic() - began
-        said: dict[str, Any] = json.loads(lines.splitlines()[-1]) if lines.strip() else {}
-        if not said:
-            last = Path(scratch, f"{name}.now")
-            data = last.read_bytes() if last.is_file() else bytes(4)
-            ending = f"the process ended with {child.returncode}" if how == "crash" else f"no end after {most_s:.0f} s"
-            said = {"executions": 0, "base_bytes": 0, "peak_bytes": 0, "kind": how, "said": ending}
-            said["data"] = data[4 : 4 + int.from_bytes(data[:4])].hex()
-    file = _keep(name, bytes.fromhex(said["data"])) if "data" in said else None
-    return Outcome(
-        name, way, said["executions"], said.get("seconds", took_s), said["base_bytes"], said["peak_bytes"], said.get("kind", ""),
-        said.get("said", ""), file,
-    )  # fmt: skip
+        command = [sys.executable, "-m", "tests.fuzz.child", ",".join(names), str(seconds), str(seed), scratch, way, plant]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        for line in done.stdout.splitlines():
+            said: dict[str, Any] = json.loads(line)
+            name: str = said["name"]
+            if grow and not said.get("kind"):
+                merge(name, Path(scratch, "grown", name))
+            file = _keep(name, bytes.fromhex(said["data"])) if "data" in said else None
+            outcomes.append(
+                Outcome(
+                    name, way, said["executions"], said.get("seconds", seconds), said.get("base_bytes", 0),
+                    said.get("peak_bytes", 0), said.get("kind", ""), said.get("said", ""), file,
+                )
+            )  # fmt: skip
+    return outcomes
 
 
 def _keep(name: str, data: bytes) -> Path:
@@ -72,6 +66,14 @@ def _keep(name: str, data: bytes) -> Path:
     file = FOUND / f"{name}-{sha1(data, usedforsecurity=False).hexdigest()[:12]}"
     file.write_bytes(data)
     return file
+
+
+def merge(name: str, grown: Path) -> None:
+    """Put into a target's corpus what reaches code that nothing in it reaches yet."""
+    folder = CORPUS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "tests.fuzz.guided", name, "-merge=1", str(folder), str(grown)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

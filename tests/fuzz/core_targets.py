@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
-from tests.fuzz import client_stage, worker_stage
+from tests.fuzz import capture, client_stage, worker_stage
+from tests.fuzz import steps as steps_of
 from tests.fuzz.broker_stage import CLIENTS_SAY, PATIENCE_S, WORKERS_SAY, BrokerStage
+from tests.fuzz.capture import FROM_CLIENT, FROM_WORKER, TO_CLIENT, TO_WORKER
 from tests.fuzz.client_stage import ClientStage
 from tests.fuzz.samples import JOBS, message_of
-from tests.fuzz.steps import Changes, conversation, packed, unpacked
+from tests.fuzz.steps import Changes, Step, conversation, packed, unpacked
 from tests.fuzz.target import Target, require
 from tests.fuzz.worker_stage import WorkerStage
-from voicebus.common import messages, wire
+from voicebus.common import bundles, messages, wire
 from voicebus.workers import control
 
 HONEST_EVERY: Final = 4
@@ -125,16 +127,49 @@ def _client_seeds() -> Iterable[bytes]:
         )  # fmt: skip
 
 
+def _captured(ways: tuple[int, ...]) -> Iterable[bytes]:
+    """What was said these ways in each captured conversation, their job ids by the samples' names."""
+    for heard in capture.conversations().values():
+        names: dict[bytes, bytes] = {wire.NO_JOB: wire.NO_JOB}
+        steps: list[Step] = []
+        before_ms = 0
+        for at_ms, way, peer, frames in heard:
+            for envelope in _envelopes(frames):
+                names.setdefault(envelope[4:20], JOBS[(len(names) - 1) % len(JOBS)])
+            if way in ways:
+                wait_ms = min(at_ms - before_ms, steps_of.MAX_WAIT_MS)
+                steps.append(Step(wait_ms, ways.index(way), peer % steps_of.PEERS, [_named(frame, names) for frame in frames]))
+                before_ms = at_ms
+        yield packed(steps[: steps_of.MAX_STEPS])
+
+
+def _envelopes(frames: list[bytes]) -> list[bytes]:
+    if frames[0][3] != wire.BUNDLE:
+        return [frames[0]]
+    return [envelope for envelope, _, _ in bundles.unpack(frames[1])]
+
+
+def _named(frame: bytes, names: dict[bytes, bytes]) -> bytes:
+    for job, name in names.items():
+        if job != wire.NO_JOB:
+            frame = frame.replace(job, name)
+    return frame
+
+
+def _with(made: Callable[[], Iterable[bytes]], *ways: int) -> Callable[[], Iterable[bytes]]:
+    return lambda: [*made(), *_captured(ways)]
+
+
 TARGETS: Final = (
     Target(
         "broker-core",
         "its tables agree, nobody hears of others' jobs, and an honest client gets its own audio, once, in time",
-        run_broker, _broker_seeds, Changes((CLIENTS_SAY, WORKERS_SAY)), 65_536, 5.0,
+        run_broker, _with(_broker_seeds, FROM_CLIENT, FROM_WORKER), Changes((CLIENTS_SAY, WORKERS_SAY)), 65_536, 5.0,
     ),
     Target(
         "worker-core",
         "its tables agree, a stranger for a broker costs no other its jobs, and every audio is its own",
-        run_worker, _worker_seeds, Changes((worker_stage.BROKERS_SAY,)), 65_536, 5.0,
+        run_worker, _with(_worker_seeds, TO_WORKER), Changes((worker_stage.BROKERS_SAY,)), 65_536, 5.0,
     ),
     Target(
         "worker-engine",
@@ -144,6 +179,6 @@ TARGETS: Final = (
     Target(
         "client-core",
         "its tables agree, nothing raises, every task ends once, and an honest broker's answer is its audio",
-        run_client, _client_seeds, Changes((client_stage.BROKERS_SAY, (wire.PONG,))), 65_536, 5.0,
+        run_client, _with(_client_seeds, TO_CLIENT), Changes((client_stage.BROKERS_SAY, (wire.PONG,))), 65_536, 5.0,
     ),
 )  # fmt: skip

@@ -6,9 +6,11 @@ the changes of `mutate.py` alone, and the report says so.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,7 +25,7 @@ Ended = Callable[[int, Any], None]
 def instrumented() -> None:
     """Load all targets so that atheris sees what runs in what they test. Before anything else imports that."""
     atheris: Any = import_module("atheris")
-    with atheris.instrument_imports(include=["voicebus", "wyoming.event", "aiohttp.multipart"]):
+    with atheris.instrument_imports(include=["voicebus"]):
         import_module("tests.fuzz.targets")
 
 
@@ -31,7 +33,7 @@ def hunt_guided(
     name: str, seed: int, seconds: float, scratch: Path, before: Callable[[bytes], None], ended: Ended
 ) -> None:
     """Run a target until the time is over or something is found, tell `ended`, and end the process."""
-    from tests.fuzz.hunting import arm, try_once
+    from tests.fuzz.hunting import Finding, arm, try_once
     from tests.fuzz.targets import TARGETS
 
     atheris: Any = import_module("atheris")
@@ -45,7 +47,11 @@ def hunt_guided(
         nonlocal count
         before(data)
         count += 1
-        finding = try_once(target, data)
+        try:
+            finding = try_once(target, data)
+        except BaseException:
+            # What gets out here would end the process without a word.
+            finding = Finding("crash", traceback.format_exc(), data)
         if finding is not None or time.monotonic() >= until:
             ended(count, finding)
             sys.stdout.flush()
@@ -54,7 +60,11 @@ def hunt_guided(
     def change(data: bytes, most: int, _seed: int) -> bytes:
         if dice.random() < 0.5:
             return atheris.Mutate(data, most)
-        return target.mutate(data, dice)[:most]
+        try:
+            return target.mutate(data, dice)[:most]
+        except BaseException:
+            ended(count, Finding("crash", traceback.format_exc(), data))
+            os._exit(0)
 
     folder = scratch / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,3 +79,20 @@ def hunt_guided(
         custom_mutator=change,
     )  # fmt: skip
     atheris.Fuzz()
+
+
+def main() -> None:
+    """libFuzzer's own commands for a target: `python -m tests.fuzz.guided NAME -merge=1 INTO FROM`."""
+    name, *options = sys.argv[1:]
+    instrumented()
+    targets: Any = import_module("tests.fuzz.targets")
+    atheris: Any = import_module("atheris")
+    logging.disable()
+    # libFuzzer starts itself again to merge, by a shell and by this name.
+    again = f"{sys.executable} -m tests.fuzz.guided {name}"
+    atheris.Setup([again, *options, f"-max_len={targets.TARGETS[name].max_bytes}"], targets.TARGETS[name].run)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
