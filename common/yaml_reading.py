@@ -30,7 +30,7 @@ def read_yaml(text: str | bytes) -> Any:
     import yaml
 
     try:
-        loader = yaml.SafeLoader(text)
+        loader: Any = yaml.SafeLoader(text)  # its types are incomplete
         try:
             node = loader.get_single_node()
             if node is None:

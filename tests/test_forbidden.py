@@ -75,6 +75,8 @@ def found(path: Path) -> Iterator[tuple[str, int, str]]:
     """What a file does of this: its name, the line, and why not."""
     for node in ast.walk(ast.parse(path.read_text())):
         modules: list[str] = []
+        if not isinstance(node, ast.Import | ast.ImportFrom | ast.Call):
+            continue
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -93,8 +95,9 @@ def found(path: Path) -> Iterator[tuple[str, int, str]]:
                 yield node.func.attr, node.lineno, METHODS[node.func.attr]
             for keyword in node.keywords:
                 value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
-                if (keyword.arg, value) in KEYWORDS and isinstance(value, bool):
-                    yield f"{keyword.arg}={value}", node.lineno, KEYWORDS[keyword.arg, value]
+                why = KEYWORDS.get((keyword.arg, value)) if keyword.arg and isinstance(value, bool) else None
+                if why is not None:
+                    yield f"{keyword.arg}={value}", node.lineno, why
 
 
 def test_no_input_runs_as_code() -> None:

@@ -19,7 +19,7 @@ from voicebus.client.supervisor import Plan, Supervisor
 from voicebus.common.errors import EngineError
 
 HOSTILE = "\x1b[2J\x1b]52;c;ZXZpbA==\x07\x9b2J\r\u202egnp\u2066[red]x[/red]\n2026 info broker all is well"
-JOB = dict.fromkeys(
+JOB: dict[str, Any] = dict.fromkeys(
     ("id", "state", "engine", "voice", "lane", "characters", "attempts", "code", "message"), HOSTILE
 )
 STATUS: dict[str, Any] = {

@@ -348,7 +348,7 @@ def test_the_lock_is_no_way_out_of_the_store(place: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("field", ["name", "licence", "consent", "text"])
 @pytest.mark.parametrize("sign", ["\x1b[2J", "\0", "\u202e", "\ud800", "\x9b"])
 def test_words_that_do_not_show_are_not_kept(place: Path, field: str, sign: str) -> None:
-    fields = {"consent": "my own voice"} | {field: f"me{sign}you"}
+    fields: dict[str, Any] = {"consent": "my own voice"} | {field: f"me{sign}you"}
     with pytest.raises(BadRequest, match=rf"{field} .*U\+"):
         VoiceStore(place).add("nina", AMBER, **fields)
     assert not (place / "nina").exists()

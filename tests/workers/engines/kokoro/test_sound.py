@@ -87,7 +87,7 @@ def checkpoint(path: Path, *, shape: bytes, stride: bytes, packed: bool = False)
     return path
 
 
-TWO_BY_THREE = {"shape": b"K\x02K\x03\x86", "stride": b"K\x03K\x01\x86"}
+TWO_BY_THREE: dict[str, Any] = {"shape": b"K\x02K\x03\x86", "stride": b"K\x03K\x01\x86"}
 
 
 @pytest.mark.parametrize(
