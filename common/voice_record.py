@@ -23,6 +23,7 @@ from .yaml_reading import read_yaml
 ID: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 "What a voice's id looks like; everything else is refused before it gets near a path."
 MAX_RECORD_BYTES: Final = 64 * 1024
+MAX_WORDS_CHARS: Final = 20_000
 
 _Words = Annotated[str, Meta(min_length=1, max_length=2000)]
 
@@ -55,7 +56,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     created: Annotated[str, Meta(min_length=10, max_length=40)]
     seconds: Annotated[float, Meta(ge=0, le=86_400)]
     sample_rate: Annotated[int, Meta(ge=4000, le=192_000)]
-    text: Annotated[str, Meta(max_length=20_000)] | None = None
+    text: Annotated[str, Meta(max_length=MAX_WORDS_CHARS)] | None = None
     shipped: bool = False
 
 

@@ -28,7 +28,7 @@ from .errors import BadRequest, ConfigError, Conflict, Forbidden, UnknownVoice
 from .printable import refuse_unprintable
 from .reference import MAX_SECONDS, prepare_reference
 from .voice_files import RECORD, REFERENCE, LocalFiles, VoiceFiles, open_files
-from .voice_record import ID, MAX_RECORD_BYTES, Voice, format_record, now_utc, parse_record
+from .voice_record import ID, MAX_RECORD_BYTES, MAX_WORDS_CHARS, Voice, format_record, now_utc, parse_record
 
 if TYPE_CHECKING:
     from .audio import Samples
@@ -148,6 +148,9 @@ class VoiceStore:
             )
         name, licence = (name or id).strip(), licence.strip()
         consent, text = (_lines(words) for words in (consent, text or ""))
+        for field, words in (("name", name), ("licence", licence), ("consent", consent), ("text", text)):
+            if len(words) > MAX_WORDS_CHARS:  # before it is looked through
+                raise BadRequest(f"the {field} has {len(words):,} characters, more than {MAX_WORDS_CHARS:,}")
         refuse_unprintable("the name", name)
         refuse_unprintable("the licence", licence)
         refuse_unprintable("the consent", consent, lines=True)

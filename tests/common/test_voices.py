@@ -354,6 +354,13 @@ def test_words_that_do_not_show_are_not_kept(place: Path, field: str, sign: str)
     assert not (place / "nina").exists()
 
 
+@pytest.mark.parametrize("field", ["name", "licence", "consent", "text"])
+def test_a_hundred_megabytes_of_words_are_refused_by_their_length(place: Path, field: str) -> None:
+    fields: dict[str, Any] = {"consent": "my own voice"} | {field: "x" * 100_000_000}
+    with pytest.raises(BadRequest, match=f"the {field} has 100,000,000 characters"):
+        VoiceStore(place).add("nina", AMBER, **fields)
+
+
 def test_words_of_several_lines_are_kept_with_plain_line_ends(place: Path) -> None:
     store = VoiceStore(place)
     assert store.add("nina", AMBER, consent="mine,\r\nI say", text="One.\r\nTwo.").text == "One.\nTwo."
