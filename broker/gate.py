@@ -8,7 +8,7 @@ is the list of keys, which is read again when it changes, so a key that was revo
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
-HANDSHAKE_MS: Final = 10_000
-"""A connection that has not introduced itself by then is closed."""
 
 
 class Gate:

@@ -10,14 +10,12 @@ next.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import random
 import socket as sockets
 import time
 from collections.abc import Callable, KeysView
-from contextlib import suppress
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -27,9 +25,10 @@ import zmq
 
 from ..common import bundles, wire
 from ..common.errors import BusError, ProtocolError
+from .binding import SEND_HWM, bind, client_room, make_context
 from .core import BrokerCore
 from .doors import SHUT, Door, Handlers
-from .gate import HANDSHAKE_MS, Gate
+from .gate import Gate
 from .journal import Journal
 from .outbox import Outbox
 from .roles import CLIENTS, WORKERS
@@ -49,16 +48,9 @@ Else a window of jobs goes round as one train, and all rest but the one who has 
 """
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
-_LINGER_MS: Final = 2000
 _LAST_WORDS_S: Final = 10.0
 """How long the journal may take to write what is left at the end."""
 _RETRY_PARKED_MS: Final = 2
-_SEND_HWM: Final = 1000
-_RECEIVE_HWM: Final = 200
-"""Messages of one peer that libzmq reads ahead of us: what a flood leaves behind when it is cut off."""
-_CLIENT_HWM: Final = 128
-"""Messages to one client that libzmq holds at most: the rest waits where its bytes are counted."""
-_BACKLOG: Final = 4096
 _MOST_FRAMES: Final = 1000
 """So many frames are no mistake: whoever sends them is turned away at once."""
 _SKIPPED_AT_ONCE: Final = 10_000
@@ -74,10 +66,7 @@ class Loop:
             lambda peer: self._client_out.parked_for(peer),
         )  # fmt: skip
         self._clock = clock
-        _unforeseeable()
-        self._context = zmq.Context()
-        # 10,000 workers are 10,000 sockets: libzmq's own default stops at 1,023.
-        self._context.max_sockets = int(self._context.get(zmq.SOCKET_LIMIT))
+        self._context = make_context()
         self._wake_out, self._wake_in = sockets.socketpair()
         self._wake_in.setblocking(False)
         self._wake_out.setblocking(False)
@@ -85,9 +74,9 @@ class Loop:
         try:
             if config.security.keys is not None:
                 self._gate = Gate(self._context, config.security.keys, clock)
-            hwm, unsent_bytes = _client_room(settings.max_unsent_bytes_per_client)
-            self.frontend = self._bind(settings.frontend, CLIENTS, hwm)
-            self.backend = self._bind(settings.backend, WORKERS, _SEND_HWM)
+            hwm, unsent_bytes = client_room(settings.max_unsent_bytes_per_client)
+            self.frontend = bind(self._context, settings.frontend, CLIENTS, self._gate, hwm)
+            self.backend = bind(self._context, settings.backend, WORKERS, self._gate, SEND_HWM)
         except (zmq.ZMQError, BusError):
             self.close()
             raise
@@ -113,23 +102,6 @@ class Loop:
         self._workers = Door(
             WORKERS, self.backend, self._worker_out, partial(worker_verbs, core), allowed, with_payload=False
         )
-
-    def _bind(self, endpoint: str, door: str, sndhwm: int) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.ROUTER)
-        if self._gate is not None:
-            self._gate.guard(socket, door)
-        socket.router_mandatory = True
-        socket.handshake_ivl = HANDSHAKE_MS
-        socket.maxmsgsize = wire.MAX_FRAME_BYTES
-        socket.sndhwm, socket.rcvhwm = sndhwm, _RECEIVE_HWM
-        socket.backlog = _BACKLOG
-        socket.linger = _LINGER_MS
-        try:
-            socket.bind(endpoint)
-        except zmq.ZMQError:
-            socket.close(0)
-            raise
-        return socket
 
     @property
     def endpoints(self) -> tuple[str, str]:
@@ -415,23 +387,6 @@ class Loop:
             self.core.recover(found, self._clock())
 
 
-def _unforeseeable() -> None:
-    """Begin libzmq's random numbers anew, which all processes else begin alike.
-
-    The routing ids that it gives count up from such a number, and a peer that has set the next one as its own
-    ends the whole process when it is given (libzmq 4.3.5, socket_base.cpp: `zmq_assert (ok)`).
-    """
-    seed = random.SystemRandom().getrandbits(32)
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).srand(ctypes.c_uint(seed))
-
-
 def _opened(frame: Any) -> Any:
     """A small frame's bytes; a large one stays as it is."""
     return frame.bytes if len(frame) < wire.COPY_BELOW_BYTES else frame
-
-
-def _client_room(budget_bytes: int) -> tuple[int, int]:
-    """Split a client's budget: messages libzmq may hold, were all of them large, and bytes beside them."""
-    hwm = min(_CLIENT_HWM, max(1, budget_bytes // 2 // wire.MAX_PAYLOAD_BYTES))
-    return hwm, max(budget_bytes // 2, budget_bytes - hwm * wire.MAX_PAYLOAD_BYTES)

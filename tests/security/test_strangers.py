@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from tests.broker.test_loop import Running
-from voicebus.broker import loop as loop_module
+from voicebus.broker import binding
 from voicebus.broker.manners import ALLOWANCE
 from voicebus.common import wire
 
@@ -36,7 +36,7 @@ def bus() -> Iterator[Running]:
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch, bus: Running) -> Iterator[Running]:
     """A broker that waits for introductions for a moment only."""
-    monkeypatch.setattr(loop_module, "HANDSHAKE_MS", 300)
+    monkeypatch.setattr(binding, "HANDSHAKE_MS", 300)
     running = Running(bus.context)
     yield running
     running.close()
