@@ -7,6 +7,7 @@ weighted mean of several is a voice between them, which is where cloning starts.
 from __future__ import annotations
 
 from importlib import import_module
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -35,6 +36,7 @@ class Network:
         options.log_severity_level = 3
         # Threads that spin between operators take cores from conversion and from the other workers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        _refuse_parts_elsewhere(path)
         try:
             self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors share no base of their own
@@ -49,6 +51,18 @@ class Network:
         }
         (audio,) = cast("list[Any]", self._session.run(None, inputs))
         return np.asarray(audio, np.float32).reshape(-1)
+
+
+def _refuse_parts_elsewhere(path: Path) -> None:
+    """Refuse a network whose weights lie in files that it names: old readers go anywhere for them."""
+    try:
+        with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as network:
+            # The key by which ONNX names such a file; it stands in no network that is whole.
+            elsewhere = network.find(b"location") >= 0
+    except ValueError:
+        elsewhere = False  # an empty file cannot be mapped, and is refused as what it is
+    if elsewhere:
+        raise ValueError(f"{path} is refused: its weights lie in other files")
 
 
 def load_packs(folder: Path) -> tuple[tuple[str, ...], FloatArray]:
