@@ -225,16 +225,19 @@ def load_config(
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > MAX_CONFIG_BYTES:
+        with open(file, "rb") as stream:
+            # Not by its size, which a pipe or a device does not tell.
+            data = stream.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
             raise ConfigError(f"{file}: larger than {MAX_CONFIG_BYTES:,} bytes, this is no configuration")
-        raw: object = read_yaml(file.read_text(encoding="utf-8"))
+        raw: object = read_yaml(data.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError(f"{file}: not valid YAML: {error}") from None
     if raw is None:
         return {}
-    if not isinstance(raw, dict):
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):  # pyright: ignore[reportUnknownVariableType]
         raise ConfigError(f"{file}: expected sections such as `broker:` at the top")
     return msgspec.convert(raw, dict[str, Any], strict=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -67,6 +68,23 @@ def test_what_is_wrong_is_named_with_what_is_allowed(tmp_path: Path, text: str, 
     assert "\n" not in caught.value.message
 
 
+def test_a_file_without_an_end_is_no_configuration() -> None:
+    """A device has a size of 0, and was read until the memory was full."""
+    with pytest.raises(ConfigError, match="larger than"):
+        load_config("/dev/zero", {})
+
+
+def test_aliases_in_the_environment_and_the_file_cannot_fill_the_memory(tmp_path: Path) -> None:
+    bomb = "{a: &a [x,x,x,x,x,x,x,x,x]"
+    bomb += "".join(f", {b}: &{b} [{', '.join([f'*{a} '] * 9)}]" for a, b in pairwise("abcdefghij")) + "}"
+    file = tmp_path / "config.yaml"
+    file.write_text(f"workers: {{tone: {{settings: {bomb}}}}}\n")
+    with pytest.raises(ConfigError, match="aliases"):
+        load_config(file, {})
+    with pytest.raises(ConfigError, match="VOICEBUS_WORKERS__TONE__SETTINGS: its value is not valid YAML"):
+        load_config(None, {"VOICEBUS_WORKERS__TONE__SETTINGS": bomb})
+
+
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         load_config(tmp_path / "absent.yaml", {})
@@ -80,3 +98,12 @@ def test_relative_folders_are_the_files_own(tmp_path: Path) -> None:
     assert config.logging.file == str(tmp_path / "l/x.log")
     file.write_text("voices: {path: 's3://bucket/v'}\n")
     assert load_config(file, {}).voices.path == "s3://bucket/v"
+
+
+@pytest.mark.parametrize("text", ["?", "1: x", "[]", "words"])
+def test_what_has_no_sections_is_refused(tmp_path: Path, text: str) -> None:
+    """Fuzzing found that a key which is no word got out as an error of msgspec's."""
+    file = tmp_path / "config.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="sections"):
+        load_config(file, {})
