@@ -63,7 +63,9 @@ def main(
         sys.exit(_plants([plant] if plant else list(PLANTS), seed))
     unknown = set(names) - {LIVE, *TARGETS}
     if unknown:
-        raise click.UsageError(f"no target {', '.join(sorted(unknown))}: there are {LIVE}, {', '.join(TARGETS)}")
+        raise click.UsageError(
+            f"no target {', '.join(sorted(unknown))}: there are {LIVE}, {', '.join(TARGETS)}"
+        )
     if grow and (not guided.AVAILABLE or LIVE in names or not names):
         raise click.UsageError("--grow needs atheris, and a --target that is not live")
     if not guided.AVAILABLE:
@@ -90,7 +92,7 @@ def _live(seconds: float, seed: int) -> int:
     for line in report.wrong:
         print(f"live: {line}")
     if report.wrong:
-        print(f"again: python -m tests.fuzz --target live --seed {seed} (what threads do is not repeated exactly)")
+        print(f"again: python -m tests.fuzz --target live --seed {seed} (threads do not repeat themselves)")
     return bool(report.wrong)
 
 
@@ -99,8 +101,9 @@ def _report(outcomes: list[Outcome], seconds: float) -> int:
     kinds = [outcome.kind for outcome in outcomes]
     total = sum(outcome.executions for outcome in outcomes)
     print(
-        f"{total:,} executions in {seconds:.0f} s, {total / seconds:,.0f} a second: {kinds.count('crash')} crashes,"
-        f" {kinds.count('hang')} hangs, {kinds.count('memory')} beyond their memory"
+        f"{total:,} executions in {seconds:.0f} s, {total / seconds:,.0f} a second:"
+        f" {kinds.count('crash')} crashes, {kinds.count('hang')} hangs,"
+        f" {kinds.count('memory')} beyond their memory"
     )
     for outcome in outcomes:
         if outcome.kind:
@@ -110,7 +113,11 @@ def _report(outcomes: list[Outcome], seconds: float) -> int:
 
 
 def _replay(file: Path, names: tuple[str, ...], plant: str | None) -> int:
-    name = names[0] if names else max((name for name in TARGETS if file.name.startswith(name)), key=len, default="")
+    name = (
+        names[0]
+        if names
+        else max((name for name in TARGETS if file.name.startswith(name)), key=len, default="")
+    )
     if name not in TARGETS:
         raise click.UsageError("say which target it is for with --target")
     arm()
@@ -136,7 +143,11 @@ def _plants(names: list[str], seed: int) -> int:
         found = outcome.kind == plant.kind
         missed += not found
         said = outcome.said.strip().splitlines()[-1][:90] if outcome.said.strip() else ""
-        verdict = f"found by {plant.target} in {outcome.seconds:.1f} s" if found else f"NOT FOUND ({outcome.kind or '-'})"
+        verdict = (
+            f"found by {plant.target} in {outcome.seconds:.1f} s"
+            if found
+            else f"NOT FOUND ({outcome.kind or '-'})"
+        )
         print(f"{name:<22}{plant.kind:<8}{verdict}: {said}", flush=True)
     return bool(missed)
 

@@ -27,9 +27,10 @@ ENGINE: Final = "honest"
 RATE_HZ: Final = 8000
 BEAT_S: Final = 1.0
 PATIENCE_S: Final = 30.0
-"""What an honest answer may take, in virtual seconds: the leases, deadlines and retries of others included."""
+"""What an honest answer may take, in virtual seconds, leases, deadlines and retries of others included."""
 SETTINGS: Final = Broker(
-    journal="state", default_engine="tone", no_worker_grace_s=3.0, progress_lease_s=5.0, client_timeout_s=10.0,
+    journal="state", default_engine="tone", no_worker_grace_s=3.0, progress_lease_s=5.0,
+    client_timeout_s=10.0,
     default_deadline_s=20.0, result_cache_bytes=1 << 20, max_jobs=200, max_jobs_per_client=50, ageing_s=5.0,
 )  # fmt: skip
 HEADERS: Final[dict[int, type[messages.Header]]] = {
@@ -41,7 +42,8 @@ TO_CLIENTS: Final = frozenset((
     wire.ACCEPTED, wire.STARTED, wire.CHUNK, wire.DONE, wire.FAILED, wire.PONG, wire.ADMIN, wire.SPOKEN,
 ))  # fmt: skip
 TO_WORKERS: Final = frozenset((
-    wire.WELCOME, wire.FAILED, wire.JOB, wire.CANCEL, wire.HEARTBEAT, wire.DRAIN, wire.GOODBYE, wire.REREGISTER,
+    wire.WELCOME, wire.FAILED, wire.JOB, wire.CANCEL, wire.HEARTBEAT, wire.DRAIN, wire.GOODBYE,
+    wire.REREGISTER,
 ))  # fmt: skip
 CLIENTS_SAY: Final = (wire.SUBMIT, wire.PING, wire.CANCEL, wire.FETCH, wire.ADMIN)
 WORKERS_SAY: Final = (
@@ -186,7 +188,9 @@ class BrokerStage:
         self.core.started(WORKER, wire.pack_envelope(wire.STARTED, job, attempt), started, self.now)
         for number, pcm in enumerate(said):
             flags = wire.SEGMENT_END if number == len(said) - 1 else 0
-            self.core.chunk(WORKER, wire.pack_envelope(wire.CHUNK, job, attempt, flags, number), pcm, self.now)
+            self.core.chunk(
+                WORKER, wire.pack_envelope(wire.CHUNK, job, attempt, flags, number), pcm, self.now
+            )
         done = encode(messages.Done(len(said), sum(map(len, said)) // 2))
         self.core.done(WORKER, wire.pack_envelope(wire.DONE, job, attempt), done, self.now)
 
@@ -202,7 +206,9 @@ class BrokerStage:
         if kind == wire.DONE:
             audio = [frame for of, _, frame in heard if of == wire.CHUNK]
             require(audio == truth(job), "the honest client gets the very audio of its own job")
-            require([of for of, _, _ in heard][:2] == [wire.ACCEPTED, wire.STARTED], "in the protocol's order")
+            require(
+                [of for of, _, _ in heard][:2] == [wire.ACCEPTED, wire.STARTED], "in the protocol's order"
+            )
             del self._answers[job], self._asked_at[job]
             self.ended += 1
 
@@ -230,7 +236,11 @@ class BrokerStage:
         core = self.core
         for _ in range(100):
             core.flush(self.now)
-            to_workers, to_clients, entries = list(core.to_workers), list(core.to_clients), list(core.to_journal)
+            to_workers, to_clients, entries = (
+                list(core.to_workers),
+                list(core.to_clients),
+                list(core.to_journal),
+            )
             if not (to_workers or to_clients or entries):
                 break
             core.to_workers.clear()
@@ -251,7 +261,9 @@ class BrokerStage:
         if kind in (wire.PONG, wire.ADMIN):
             require(peer in self._asked or peer == CLIENT, "only who asks is answered")
         else:
-            require(envelope[4:20] in self._asked.get(peer, ()), "nobody hears of a job that is none of theirs")
+            require(
+                envelope[4:20] in self._asked.get(peer, ()), "nobody hears of a job that is none of theirs"
+            )
         if peer == CLIENT:
             self._hear(envelope, rest[0] if rest else b"")
 

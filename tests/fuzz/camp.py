@@ -35,16 +35,33 @@ class Outcome:
 
 
 def run_targets(
-    names: Sequence[str], seconds: float, seed: int, *, plain: bool = False, grow: bool = False, plant: str = ""
+    names: Sequence[str],
+    seconds: float,
+    seed: int,
+    *,
+    plain: bool = False,
+    grow: bool = False,
+    plant: str = "",
 ) -> list[Outcome]:
     """Run targets one after the other, each for so long. A process that dies or hangs is a finding.
 
-    `grow`: what reached new code goes into the corpus, merged with what is there into the fewest and smallest.
+    `grow`: what reached new code goes into the corpus,
+    merged with what is there into the fewest and smallest.
     """
     way = "guided" if guided.AVAILABLE and not plain else "plain"
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="voicebus-fuzz-") as scratch:
-        command = [sys.executable, "-m", "tests.fuzz.child", ",".join(names), str(seconds), str(seed), scratch, way, plant]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.fuzz.child",
+            ",".join(names),
+            str(seconds),
+            str(seed),
+            scratch,
+            way,
+            plant,
+        ]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
         for line in done.stdout.splitlines():
             said: dict[str, Any] = json.loads(line)

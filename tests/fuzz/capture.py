@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -77,7 +77,10 @@ class Tap:
     def _keep(self, way: int, number: int, frames: list[bytes]) -> None:
         if len(self.heard) < MOST_MESSAGES:
             at_ms = int((time.monotonic() - self._began) * 1000)
-            short = [frame[:KEPT_PCM_BYTES] if len(frame) > 400 and frames[0][3] != wire.BUNDLE else frame for frame in frames]
+            short = [
+                frame[:KEPT_PCM_BYTES] if len(frame) > 400 and frames[0][3] != wire.BUNDLE else frame
+                for frame in frames
+            ]
             self.heard.append((at_ms, way, number, short))
 
     def close(self) -> None:
@@ -87,12 +90,21 @@ class Tap:
 
 
 @contextmanager
-def tapped() -> Iterator[tuple[Bus, Tap, Tap, Child]]:
+def tapped() -> Generator[tuple[Bus, Tap, Tap, Child]]:
     """A bus whose clients and whose only worker talk through taps."""
     with Bus(engines={}) as bus:
-        clients, workers = Tap(bus.frontend, (FROM_CLIENT, TO_CLIENT)), Tap(bus.backend, (FROM_WORKER, TO_WORKER))
-        plan = WorkerPlan("tone", "tone-0", ("--slots", "2", "--set=sample_rate=8000", "--set=seconds_per_char=0.01"))
-        worker = Child("worker", worker_command(plan, workers.endpoint, ("--config", str(bus.config_file))), "vc-worker ready")
+        clients, workers = (
+            Tap(bus.frontend, (FROM_CLIENT, TO_CLIENT)),
+            Tap(bus.backend, (FROM_WORKER, TO_WORKER)),
+        )
+        plan = WorkerPlan(
+            "tone", "tone-0", ("--slots", "2", "--set=sample_rate=8000", "--set=seconds_per_char=0.01")
+        )
+        worker = Child(
+            "worker",
+            worker_command(plan, workers.endpoint, ("--config", str(bus.config_file))),
+            "vc-worker ready",
+        )
         try:
             worker.wait_ready(60)
             yield bus, clients, workers, worker
@@ -135,9 +147,8 @@ def main() -> None:
     """See the module."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, play in (("speak", speak), ("keep", keep), ("fail", fail)):
-        with tapped() as (_, clients, workers, _worker):
-            with Client(clients.endpoint) as client:
-                play(client)
+        with tapped() as (_, clients, workers, _worker), Client(clients.endpoint) as client:
+            play(client)
         heard = sorted([*clients.heard, *workers.heard], key=lambda message: message[0])
         (FOLDER / name).write_bytes(mp.packb([list(message) for message in heard]))
         print(f"{name}: {len(heard)} messages, {(FOLDER / name).stat().st_size:,} bytes")

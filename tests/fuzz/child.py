@@ -1,10 +1,10 @@
-"""Targets one after the other, each in a fork of this process, so that what it does to itself is seen from outside.
+"""Targets one after the other, each in a fork, so that what it does to itself is seen from outside.
 
     python -m tests.fuzz.child NAME,NAME… SECONDS SEED FOLDER plain|guided [PLANT]
 
-Loading, and above all instrumenting, what is tested takes longer than many a run: it is done once. Each input is
-written into FOLDER/NAME.now before it is run: a process that dies or hangs in C leaves that behind. For each
-target one line of JSON is printed.
+Loading, and above all instrumenting, what is tested takes longer than many a run: it is done once. Each input
+is written into FOLDER/NAME.now before it is run: a process that dies or hangs in C leaves that behind. For
+each target one line of JSON is printed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def main() -> None:
             _hunt(name, float(seconds), int(seed), Path(where), way, plant)
             os._exit(0)
         ending = _ended(pid, float(seconds) + LAST_S + targets.TARGETS[name].most_cpu_s)
-        said = json.loads(outcome.read_text()) if outcome.is_file() else _last(Path(where, f"{name}.now"), ending)
+        said = (
+            json.loads(outcome.read_text())
+            if outcome.is_file()
+            else _last(Path(where, f"{name}.now"), ending)
+        )
         print(json.dumps({"name": name, **said}), flush=True)
 
 
@@ -101,7 +105,8 @@ def _hunt(name: str, seconds: float, seed: int, folder: Path, way: str, plant: s
 
     def ended(count: int, finding: Finding | None) -> None:
         said: dict[str, Any] = {
-            "executions": count, "seconds": time.monotonic() - began, "base_bytes": base, "peak_bytes": peak_bytes(),
+            "executions": count, "seconds": time.monotonic() - began, "base_bytes": base,
+            "peak_bytes": peak_bytes(),
         }  # fmt: skip
         if finding is not None:
             small = finding if finding.kind != "crash" else shrunk(target, finding)

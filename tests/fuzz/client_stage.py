@@ -1,7 +1,7 @@
 """A client's core between a stranger that speaks as a broker and an honest broker.
 
-Whatever the stranger says, the tables agree, nothing raises, every task ends once and in time, what a listener
-has heard is never taken back, and a task that the honest broker has answered has that answer's audio.
+Whatever the stranger says, the tables agree, nothing raises, every task ends once and in time, what a
+listener has heard is never taken back, and what the honest broker has answered is that answer's audio.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ STRANGER, HONEST = 0, 1
 PATIENCE_S: Final = 60.0
 DEADLINE_S: Final = 20.0
 BROKERS_SAY: Final = (
-    wire.ACCEPTED, wire.STARTED, wire.CHUNK, wire.DONE, wire.FAILED, wire.PONG, wire.ADMIN, wire.SPOKEN, wire.CHUNK,
+    wire.ACCEPTED, wire.STARTED, wire.CHUNK, wire.DONE, wire.FAILED, wire.PONG, wire.ADMIN, wire.SPOKEN,
+    wire.CHUNK,
 )  # fmt: skip
 TO_BROKERS: Final = frozenset((wire.SUBMIT, wire.PING, wire.CANCEL, wire.FETCH, wire.ADMIN))
 
@@ -113,7 +114,7 @@ class ClientStage:
         raise AssertionError("the client's clock never comes to rest")
 
     def settle(self, *, slowly: bool = True) -> None:
-        """Send, answer, take what is heard, until all is quiet; or the honest broker answers a little only."""
+        """Send, answer, take what is heard, until all is quiet, or the honest one has answered a little."""
         for _ in range(200):
             busy = False
             for line in self.core.lines:
@@ -177,7 +178,11 @@ class ClientStage:
             said = truth(job)
             self._answers += [
                 (wire.pack_envelope(wire.ACCEPTED, job), encode(messages.Accepted("tone")), None),
-                (wire.pack_envelope(wire.STARTED, job, 1), encode(messages.Started("w", "tone", RATE_HZ)), None),
+                (
+                    wire.pack_envelope(wire.STARTED, job, 1),
+                    encode(messages.Started("w", "tone", RATE_HZ)),
+                    None,
+                ),
             ]
             for number, pcm in enumerate(said):
                 flags = wire.SEGMENT_END if number == len(said) - 1 else 0

@@ -1,4 +1,4 @@
-"""The cores as targets: conversations of strangers, whose every message is followed by a look at all tables."""
+"""The cores as targets: conversations of strangers, with a look at all tables after every message."""
 
 from __future__ import annotations
 
@@ -79,26 +79,41 @@ def _broker_seeds() -> Iterable[bytes]:
     spoken = [(1, 0, says(kind)) for kind in (wire.STARTED, wire.CHUNK, wire.DONE)]
     ready = (1, 0, says(wire.READY))
     yield conversation(ready, (0, 0, says(wire.SUBMIT)), *spoken, (0, 1, says(wire.FETCH)))
-    yield conversation(ready, (0, 0, _durable(JOBS[0])), *spoken, (0, 0, says(wire.FETCH)), (0, 1, says(wire.FETCH)))
     yield conversation(
-        ready, (0, 0, says(wire.SUBMIT)), (0, 1, says(wire.SUBMIT)), (1, 0, says(wire.STARTED)), (1, 0, says(wire.CHUNK)),
-        (1, 0, says(wire.FAILED)), (1, 0, says(wire.STARTED, 0, 2)), (0, 0, says(wire.CANCEL)), (0, 2, says(wire.ADMIN)),
+        ready, (0, 0, _durable(JOBS[0])), *spoken, (0, 0, says(wire.FETCH)), (0, 1, says(wire.FETCH))
+    )
+    yield conversation(
+        ready, (0, 0, says(wire.SUBMIT)), (0, 1, says(wire.SUBMIT)), (1, 0, says(wire.STARTED)), (1, 0,
+        says(wire.CHUNK)),
+        (1, 0, says(wire.FAILED)), (1, 0, says(wire.STARTED, 0, 2)), (0, 0, says(wire.CANCEL)), (0, 2,
+        says(wire.ADMIN)),
     )  # fmt: skip
     yield conversation(
         (0, 0, says(wire.SUBMIT, 1)), (0, 0, says(wire.SUBMIT, 2)), (0, 0, _durable(JOBS[3])), ready,
-        (1, 0, says(wire.SPOKEN, 1)), (1, 0, says(wire.RETURN, 2)), (1, 0, says(wire.HEARTBEAT)), (1, 0, says(wire.DRAIN)),
-        (1, 1, says(wire.READY)), (1, 1, says(wire.SPOKEN, 2)), (1, 1, says(wire.GOODBYE)), (0, 0, says(wire.PING)),
+        (1, 0, says(wire.SPOKEN, 1)), (1, 0, says(wire.RETURN, 2)), (1, 0, says(wire.HEARTBEAT)), (1, 0,
+        says(wire.DRAIN)),
+        (1, 1, says(wire.READY)), (1, 1, says(wire.SPOKEN, 2)), (1, 1, says(wire.GOODBYE)), (0, 0,
+        says(wire.PING)),
     )  # fmt: skip
-    yield packed(step._replace(wait_ms=900) for step in unpacked(conversation(ready, (0, 0, says(wire.SUBMIT)), *spoken), 2))
+    yield packed(
+        step._replace(wait_ms=900)
+        for step in unpacked(conversation(ready, (0, 0, says(wire.SUBMIT)), *spoken), 2)
+    )
 
 
 def _worker_seeds() -> Iterable[bytes]:
     def says(kind: int, job: int = 0, attempt: int = 1) -> tuple[int, int, list[bytes]]:
         return 0, 0, message_of(kind, JOBS[job], attempt)
 
-    yield conversation(says(wire.WELCOME), says(wire.JOB), says(wire.CANCEL), says(wire.JOB, 1), says(wire.HEARTBEAT))
-    yield conversation(says(wire.WELCOME), says(wire.JOB), says(wire.DRAIN), says(wire.JOB, 2), says(wire.FAILED))
-    yield conversation(says(wire.WELCOME), *(says(wire.JOB, number) for number in range(4)), says(wire.REREGISTER))
+    yield conversation(
+        says(wire.WELCOME), says(wire.JOB), says(wire.CANCEL), says(wire.JOB, 1), says(wire.HEARTBEAT)
+    )
+    yield conversation(
+        says(wire.WELCOME), says(wire.JOB), says(wire.DRAIN), says(wire.JOB, 2), says(wire.FAILED)
+    )
+    yield conversation(
+        says(wire.WELCOME), *(says(wire.JOB, number) for number in range(4)), says(wire.REREGISTER)
+    )
     yield conversation(says(wire.WELCOME), says(wire.JOB, 0, 2), says(wire.GOODBYE))
 
 
@@ -107,7 +122,9 @@ def _engine_seeds() -> Iterable[bytes]:
     jobs = [(0, 0, message_of(kind)) for kind in (wire.WELCOME, wire.JOB)]
     yield conversation(*jobs, *((1, 0, message_of(kind)) for kind in worker_stage.ENGINES_SAY))
     report = control.message(control.REPORT, control.Report(["amber"], {"jobs": 1}))
-    yield conversation(*jobs, (1, 0, control.message(control.LEARNING)), (1, 1, control.message(control.PROGRESS)))
+    yield conversation(
+        *jobs, (1, 0, control.message(control.LEARNING)), (1, 1, control.message(control.PROGRESS))
+    )
     yield conversation((1, 0, report), (1, 1, [b"VB1"]), (1, 0, [wire.pack_envelope(control.LOADED)]))
 
 
@@ -118,11 +135,13 @@ def _client_seeds() -> Iterable[bytes]:
     up = (0, 0, message_of(wire.PONG))
     for job in range(3):
         yield conversation(
-            up, says(wire.ACCEPTED, job), says(wire.STARTED, job), says(wire.CHUNK, job), says(wire.DONE, job),
+            up, says(wire.ACCEPTED, job), says(wire.STARTED, job), says(wire.CHUNK, job), says(wire.DONE,
+            job),
             says(wire.SPOKEN, job + 1), says(wire.FAILED, job + 2),
         )  # fmt: skip
         yield conversation(
-            up, says(wire.STARTED, job), says(wire.CHUNK, job), says(wire.STARTED, job, 2), says(wire.CHUNK, job, 2),
+            up, says(wire.STARTED, job), says(wire.CHUNK, job), says(wire.STARTED, job, 2),
+            says(wire.CHUNK, job, 2),
             (1, 0, [b"gone"]), up, says(wire.DONE, job, 2),
         )  # fmt: skip
 
@@ -138,7 +157,14 @@ def _captured(ways: tuple[int, ...]) -> Iterable[bytes]:
                 names.setdefault(envelope[4:20], JOBS[(len(names) - 1) % len(JOBS)])
             if way in ways:
                 wait_ms = min(at_ms - before_ms, steps_of.MAX_WAIT_MS)
-                steps.append(Step(wait_ms, ways.index(way), peer % steps_of.PEERS, [_named(frame, names) for frame in frames]))
+                steps.append(
+                    Step(
+                        wait_ms,
+                        ways.index(way),
+                        peer % steps_of.PEERS,
+                        [_named(frame, names) for frame in frames],
+                    )
+                )
                 before_ms = at_ms
         yield packed(steps[: steps_of.MAX_STEPS])
 
@@ -163,8 +189,9 @@ def _with(made: Callable[[], Iterable[bytes]], *ways: int) -> Callable[[], Itera
 TARGETS: Final = (
     Target(
         "broker-core",
-        "its tables agree, nobody hears of others' jobs, and an honest client gets its own audio, once, in time",
-        run_broker, _with(_broker_seeds, FROM_CLIENT, FROM_WORKER), Changes((CLIENTS_SAY, WORKERS_SAY)), 65_536, 5.0,
+        "its tables agree, nobody hears of others' jobs, an honest client gets its own audio, once, in time",
+        run_broker, _with(_broker_seeds, FROM_CLIENT, FROM_WORKER), Changes((CLIENTS_SAY, WORKERS_SAY)),
+        65_536, 5.0,
     ),
     Target(
         "worker-core",
@@ -179,6 +206,7 @@ TARGETS: Final = (
     Target(
         "client-core",
         "its tables agree, nothing raises, every task ends once, and an honest broker's answer is its audio",
-        run_client, _with(_client_seeds, TO_CLIENT), Changes((client_stage.BROKERS_SAY, (wire.PONG,))), 65_536, 5.0,
+        run_client, _with(_client_seeds, TO_CLIENT), Changes((client_stage.BROKERS_SAY, (wire.PONG,))),
+        65_536, 5.0,
     ),
 )  # fmt: skip

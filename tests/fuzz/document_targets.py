@@ -46,7 +46,9 @@ MEMORY: Final = "/dev/shm"  # noqa: S108 - private folders are made in it
 @cache
 def scratch() -> Path:
     """A folder that lasts as long as the process."""
-    folder = tempfile.TemporaryDirectory(prefix="voicebus-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None)
+    folder = tempfile.TemporaryDirectory(
+        prefix="voicebus-fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None
+    )
     _kept.append(folder)
     return Path(folder.name)
 
@@ -60,11 +62,13 @@ def run_config(data: bytes) -> None:
     file.write_bytes(data)
     with refused("config_error"):
         config = load_config(file, {})
-        require(isinstance(config, Config), "a configuration is one, whole")
+        require(type(config) is Config, "a configuration is one, whole")
         require(Path(config.broker.journal or "/").is_absolute(), "folders are meant from the file's own")
     value = data[:200].decode("utf-8", "replace").replace("\0", "")
     with refused("config_error"):
-        load_config(_plain_config(), {"VOICEBUS_BROKER__LIVENESS": value, "VOICEBUS_WORKERS__TONE__COUNT": value})
+        load_config(
+            _plain_config(), {"VOICEBUS_BROKER__LIVENESS": value, "VOICEBUS_WORKERS__TONE__COUNT": value}
+        )
 
 
 @cache
@@ -80,7 +84,9 @@ def run_voice(data: bytes) -> None:
         voice = parse_record("amber", data)
         require(0 < len(voice.name) <= 200 and 0 < len(voice.consent) <= 2000, "its words are bounded")
         again = parse_record("amber", format_record(voice))
-        require(again == voice or voice.seconds != voice.seconds, "a record that is written again is the same")
+        require(
+            again == voice or voice.seconds != voice.seconds, "a record that is written again is the same"
+        )
 
 
 def run_manifest(data: bytes) -> None:
@@ -102,7 +108,9 @@ def run_batch(data: bytes) -> None:
         file.write_bytes(data)
         with refused("config_error"):
             lines = read_lines(file)
-            require([line.index for line in lines] == list(range(1, len(lines) + 1)), "lines are counted from 1")
+            require(
+                [line.index for line in lines] == list(range(1, len(lines) + 1)), "lines are counted from 1"
+            )
             said = sum(len(line.text) for line in lines)
             require(said <= len(data), "no line says more than the file does")
             for line in lines:
@@ -117,8 +125,8 @@ def _open_journal(folder: Path) -> list[Any]:
     try:
         found = journal.open()
         for job in found:
-            require(len(job.job) == 16 and isinstance(job.header, bytes), "a job has an id and a header")
-            require(isinstance(job.text, bytes), "a job has a text")
+            require(len(job.job) == 16 and type(job.header) is bytes, "a job has an id and a header")
+            require(type(job.text) is bytes, "a job has a text")
             require(job.state in ("queued", "done", "failed", "cancelled"), "a job is in some state")
             require(job.audio_bytes >= 0 and job.chunks >= 0, "audio is counted upwards")
             require(0 <= job.attempt < 1 << 16 and job.losses >= 0, "an attempt's number fits an envelope")
@@ -148,7 +156,9 @@ def _take_up(found: list[Recovered]) -> None:
     for peer, envelope, *rest in core.to_clients:
         require(peer == b"peer", "only who asks is answered")
         kind = envelope[3]
-        require(kind in (wire.ACCEPTED, wire.FAILED, wire.ADMIN), "a job of the journal is known, or has failed")
+        require(
+            kind in (wire.ACCEPTED, wire.FAILED, wire.ADMIN), "a job of the journal is known, or has failed"
+        )
         decode(rest[0], {wire.ACCEPTED: Accepted, wire.FAILED: Failed, wire.ADMIN: AdminReply}[kind])
         if kind == wire.ADMIN:
             require(decode(rest[0], AdminReply).ok, "one damaged job does not hide the others")
@@ -247,7 +257,15 @@ def _change_row(data: bytes, dice: Random) -> bytes:
             value = mutate.tree(value, dice)
         else:
             value = dice.choice(
-                (*mutate.NUMBERS, *mutate.WORDS, *mutate.INTERESTING, "é".encode("latin-1"), b"", b"\x90", b"x" * 17)
+                (
+                    *mutate.NUMBERS,
+                    *mutate.WORDS,
+                    *mutate.INTERESTING,
+                    "é".encode("latin-1"),
+                    b"",
+                    b"\x90",
+                    b"x" * 17,
+                )
             )
         more = [[dice.randrange(3), dice.randrange(COLUMNS), value]] if dice.random() < 0.3 else []
         return mutate.pack_tree([[row, column, value], *more])

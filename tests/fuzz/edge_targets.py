@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Any, Final, cast
 
@@ -20,7 +19,6 @@ from multidict import CIMultiDict
 from tests.fuzz import mutate
 from tests.fuzz.document_targets import scratch
 from tests.fuzz.target import Target, refused, require
-from voicebus.common.errors import BusError
 from voicebus.common.wire import check_text
 from voicebus.edge import elevenlabs, elevenlabs_socket, jobs_api, openai, voices_api, wyoming
 from voicebus.edge.fields import HINTS
@@ -234,7 +232,8 @@ def _form_seeds() -> Iterable[bytes]:
     fields = part("name", b"Amber") + part("consent", b"Hers, she said so.") + part("language", b"en-us")
     yield fields + part("audio_sample", b"RIFF" + bytes(64), '; filename="a.wav"') + b"--b0--\r\n"
     yield fields + b"--b0--\r\n"
-    encoded = b'--b0\r\nContent-Disposition: form-data; name="text"\r\nContent-Transfer-Encoding: base64\r\n\r\naGk=\r\n'
+    encoded = b'--b0\r\nContent-Disposition: form-data; name="text"\r\n'
+    encoded += b"Content-Transfer-Encoding: base64\r\n\r\naGk=\r\n"
     yield fields + encoded + b"--b0--\r\n"
 
 
@@ -257,29 +256,38 @@ def _body_seeds() -> Iterable[bytes]:
     yield b'{"input": "Hello.", "voice": {"id": "amber"}, "response_format": "wav", "stream_format": "sse"}'
     yield b'{"text": "Hello.", "model_id": "eleven_x", "voice_settings": {"stability": 0.5, "speed": 1.0}}'
     yield b'{"text": "Hello. ", "flush": true, "xi_api_key": "k"}'
-    yield b'{"lines": [{"text": "One.", "voice": "amber"}, {"text": "Two."}], "voice": "amber", "format": "wav"}'
+    yield b'{"lines": [{"text": "One.", "voice": "amber"}, {"text": "Two."}], "voice": "amber"}'
     yield b'{"output_format": "mp3_44100_128", "inactivity_timeout": "20", "name": "A", "consent": "yes"}'
 
 
 JSON_TOKENS: Final = (
     '"', "{", "}", "[", "]", ":", ",", "null", "true", "1e999", "-0", "NaN", "\\ud800", "\\u0000", "[" * 3000,
-    '{"a":' * 2000, "1" * 5000, "\x00", "\ufeff", '"speed": ', '"voice": ', '"text": ', '"input": ', " ", "\\n",
+    '{"a":' * 2000, "1" * 5000, "\x00", "\ufeff", '"speed": ', '"voice": ', '"text": ', '"input": ', " ",
+    "\\n",
     *(f'"{hint}"' for hint in list(HINTS)[:2]),
 )  # fmt: skip
 FORM_TOKENS: Final = (
-    "\r\n", "\n", f"--{BOUNDARY}", f"--{BOUNDARY}--", "Content-Disposition: form-data; ", 'name="consent"', 'name="id"',
-    "Content-Transfer-Encoding: ", "base64", "quoted-printable", "Content-Encoding: gzip\r\n", "Content-Length: 9",
-    "Content-Type: multipart/mixed; boundary=b1", "charset=utf-7", "filename*=utf-8''%ff", '"', ";", "=", "\x00", "é",
+    "\r\n", "\n", f"--{BOUNDARY}", f"--{BOUNDARY}--", "Content-Disposition: form-data; ", 'name="consent"',
+    'name="id"',
+    "Content-Transfer-Encoding: ", "base64", "quoted-printable", "Content-Encoding: gzip\r\n",
+    "Content-Length: 9",
+    "Content-Type: multipart/mixed; boundary=b1", "charset=utf-7", "filename*=utf-8''%ff", '"', ";", "=",
+    "\x00", "é",
     "Content-Encoding: deflate\r\n", "--", "x: y\r\n",
 )  # fmt: skip
 EVENT_TOKENS: Final = (
-    '{"type": "synthesize-start"}\n', '{"type": "synthesize-stop"}\n', '{"type": "describe"}\n', "\n", '"data_length": ',
-    '"payload_length": ', "-1", "1e9", "99999999999", "null", '"text": ', "[]", "{}", '"data": ', "[" * 3000, "\\ud800",
-    '{"type": "synthesize-chunk", "data": {"text": 5}}\n', '{"type": "synthesize-chunk", "data": {"text": "A. B. "}}\n',
-    '{"type": "synthesize", "data": {"text": "A.", "voice": {"name": []}}}\n', '{"type": []}\n', "[]\n", "5\n",
+    '{"type": "synthesize-start"}\n', '{"type": "synthesize-stop"}\n', '{"type": "describe"}\n', "\n",
+    '"data_length": ',
+    '"payload_length": ', "-1", "1e9", "99999999999", "null", '"text": ', "[]", "{}", '"data": ',
+    "[" * 3000, "\\ud800",
+    '{"type": "synthesize-chunk", "data": {"text": 5}}\n',
+    '{"type": "synthesize-chunk", "data": {"text": "A. B. "}}\n',
+    '{"type": "synthesize", "data": {"text": "A.", "voice": {"name": []}}}\n', '{"type": []}\n', "[]\n",
+    "5\n",
 )  # fmt: skip
 TEXT_TOKENS: Final = (
-    ". ", "! ", " ", "\n", "\n\n", "a", "Mr. ", "…", "。", "\u200d", "\u0301", ",", '"', "(", "1.5", "\u2029", "\ufffd",
+    ". ", "! ", " ", "\n", "\n\n", "a", "Mr. ", "…", "。", "\u200d", "\u0301", ",", '"', "(", "1.5",
+    "\u2029", "\ufffd",
 )  # fmt: skip
 
 
@@ -309,7 +317,8 @@ TARGETS: Final = (
     ),
     Target(
         "talk", "of a text in pieces every word is said once, in time that grows with its length",
-        run_talk, lambda: ["\x05Hello there. Mr. Smith said: no! And then\n\nwe went.".encode(), b"\x01" + b"word " * 50],
+        run_talk, lambda: [b"\x05Hello there. Mr. Smith said: no! And then\n\nwe went.",
+        b"\x01" + b"word " * 50],
         change_text, 6_000, 4.0,
     ),
 )  # fmt: skip

@@ -23,7 +23,7 @@ Ended = Callable[[int, Any], None]
 
 
 def instrumented() -> None:
-    """Load all targets so that atheris sees what runs in what they test. Before anything else imports that."""
+    """Load all targets so that atheris sees what runs in what they test, before anything imports that."""
     atheris: Any = import_module("atheris")
     with atheris.instrument_imports(include=["voicebus"]):
         import_module("tests.fuzz.targets")
@@ -72,8 +72,11 @@ def hunt_guided(
         (folder / f"seed-{number}").write_bytes(data)
     atheris.Setup(
         [
-            name, f"-max_len={target.max_bytes}", f"-seed={seed % (1 << 31) or 1}", "-timeout=0", "-rss_limit_mb=0",
-            "-verbosity=0", "-print_final_stats=0", "-handle_segv=0", "-handle_abrt=0", str(folder),
+            name, f"-max_len={target.max_bytes}", f"-seed={seed % (1 << 31) or 1}", "-timeout=86400",
+            "-rss_limit_mb=0",
+            "-verbosity=0", "-print_final_stats=0", "-handle_segv=0", "-handle_abrt=0",
+            f"-artifact_prefix={scratch}/",
+            str(folder),
         ],
         one,
         custom_mutator=change,

@@ -58,7 +58,9 @@ def try_once(target: Target, data: bytes) -> Finding | None:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     took_s = time.process_time() - began
     if took_s > target.most_cpu_s:
-        return Finding("hang", f"took {took_s:.1f} s of the processor, {target.most_cpu_s:g} s are allowed", data)
+        return Finding(
+            "hang", f"took {took_s:.1f} s of the processor, {target.most_cpu_s:g} s are allowed", data
+        )
     grown = peak_bytes() - before
     if grown > target.most_growth_bytes:
         said = f"took {grown >> 20} MiB of memory, {target.most_growth_bytes >> 20} are allowed"
@@ -104,7 +106,9 @@ def hunt(
             data = target.mutate(data, dice)[: target.max_bytes]
         if dice.random() < 0.02:
             other = dice.choice(pool)
-            data = (data[: dice.randrange(len(data) + 1)] + other[dice.randrange(len(other) + 1) :])[: target.max_bytes]
+            data = (data[: dice.randrange(len(data) + 1)] + other[dice.randrange(len(other) + 1) :])[
+                : target.max_bytes
+            ]
         before(data)
         count += 1
         finding = try_once(target, data)

@@ -40,17 +40,28 @@ ANSWER_S: Final = 15.0
 GROWTH_BYTES: Final = 192 << 20
 """What a process under test may grow by."""
 BORNE: Final = 30
-"""Messages over one connection: a peer that is malformed too often is not answered any more, and dials anew."""
+"""Messages over one connection: a peer that is malformed too often is not answered any more."""
 SIGNS: Final = re.compile(r"Traceback|a bug of|Error: |Exception in")
-BOMBS: Final = (b"\xff" * wire.MAX_PAYLOAD_BYTES, bytes(wire.MAX_PAYLOAD_BYTES), b"\x91" * wire.MAX_PAYLOAD_BYTES)
+BOMBS: Final = (
+    b"\xff" * wire.MAX_PAYLOAD_BYTES,
+    bytes(wire.MAX_PAYLOAD_BYTES),
+    b"\x91" * wire.MAX_PAYLOAD_BYTES,
+)
 GREETINGS: Final = (
     b"GET / HTTP/1.1\r\n\r\n",
     b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48),
-    b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(48) + b"\x04\x26\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER",
+    b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(48)
+    + b"\x04\x26\x05READY\x0bSocket-Type\x00\x00\x00\x06DEALER",
     b"\xff" + bytes(8) + b"\x7f\x03\x01CURVE" + bytes(47),
     b"\xff" + bytes(8) + b"\x7f\x09\x09NULL" + bytes(48),
 )  # fmt: skip
-LENGTHS: Final = (b"\x02" + b"\x7f" + b"\xff" * 7, b"\x00\xff", b"\x01\x20", b"\x06\xff" + b"\xff" * 8, b"\x04\x00")
+LENGTHS: Final = (
+    b"\x02" + b"\x7f" + b"\xff" * 7,
+    b"\x00\xff",
+    b"\x01\x20",
+    b"\x06\xff" + b"\xff" * 8,
+    b"\x04\x00",
+)
 
 
 @dataclass(slots=True)
@@ -91,7 +102,11 @@ def lines_of(way: int) -> list[list[list[bytes]]]:
     """What was said that way in each captured conversation, with the names of honest peers taken out."""
     found: list[list[list[bytes]]] = []
     for heard in conversations().values():
-        said = [list(map(_estranged, frames)) for _, of, _, frames in heard if of == way and not _ends(way, frames)]
+        said = [
+            list(map(_estranged, frames))
+            for _, of, _, frames in heard
+            if of == way and not _ends(way, frames)
+        ]
         if said:
             found.append(said)
     return found
@@ -103,7 +118,11 @@ def _ends(way: int, frames: list[bytes]) -> bool:
 
 
 def _estranged(frame: bytes) -> bytes:
-    return frame.replace(b"\xa4tone", b"\xa4evil").replace(b"\xa6tone-0", b"\xa6evil-0").replace(b"tone-0", b"evil-0")
+    return (
+        frame.replace(b"\xa4tone", b"\xa4evil")
+        .replace(b"\xa6tone-0", b"\xa6evil-0")
+        .replace(b"tone-0", b"evil-0")
+    )
 
 
 class Talker:
@@ -149,7 +168,10 @@ def changed(frames: list[bytes], dice: Random, kinds: tuple[int, ...]) -> list[l
     if what < 0.3:
         return [frames]
     if what < 0.6:
-        frames = [_estranged(frame) for frame in message_of(dice.choice(kinds), dice.choice(JOBS), dice.choice((0, 1, 2)))]
+        frames = [
+            _estranged(frame)
+            for frame in message_of(dice.choice(kinds), dice.choice(JOBS), dice.choice((0, 1, 2)))
+        ]
         return [frames if what < 0.45 else mutate.message(frames, dice, JOBS)]
     if what < 0.65:
         return [[frames[0], dice.choice(BOMBS)] if len(frames) < 3 else [*frames[:-1], dice.choice(BOMBS)]]
@@ -229,7 +251,16 @@ class FalseBroker:
         return 0
 
 
-CLIENT_HEARS: Final = (wire.ACCEPTED, wire.STARTED, wire.CHUNK, wire.DONE, wire.FAILED, wire.SPOKEN, wire.PONG, wire.ADMIN)
+CLIENT_HEARS: Final = (
+    wire.ACCEPTED,
+    wire.STARTED,
+    wire.CHUNK,
+    wire.DONE,
+    wire.FAILED,
+    wire.SPOKEN,
+    wire.PONG,
+    wire.ADMIN,
+)
 ENDS: Final = (bytes((wire.DRAIN,)), bytes((wire.GOODBYE,)))
 """After these a worker has left a broker for good, and hears nothing more that could be tried on it."""
 # Without GOODBYE: two in a row mean to a worker that another has its name, and then it leaves, as it should.
@@ -304,7 +335,12 @@ def ping(address: str) -> float:
 
 
 CONFIG: Final[dict[str, Any]] = {
-    "broker": {"default_engine": "evil", "no_worker_grace_s": 2, "default_deadline_s": 10, "client_timeout_s": 5}
+    "broker": {
+        "default_engine": "evil",
+        "no_worker_grace_s": 2,
+        "default_deadline_s": 10,
+        "client_timeout_s": 5,
+    }
 }
 
 
@@ -330,7 +366,8 @@ def live(seconds: float, seed: int, plant: str = "") -> Report:
                 watch.add("worker", worker.pid)
                 watch.add("client", speaker.pid)
                 said: list[Callable[[Random], int]] = [
-                    Talker(bus.frontend, FROM_CLIENT, CLIENT_SAYS), Talker(bus.backend, FROM_WORKER, WORKER_SAYS),
+                    Talker(bus.frontend, FROM_CLIENT, CLIENT_SAYS),
+                    Talker(bus.backend, FROM_WORKER, WORKER_SAYS),
                     Garbler(bus.frontend), Garbler(bus.backend), false,
                 ]  # fmt: skip
                 strangers += [Stranger(say, seed + number) for number, say in enumerate(said)]
@@ -359,7 +396,7 @@ def _honest(client: Client, address: str, first: bytes, report: Report) -> None:
     try:
         pcm = client.say(TEXT, engine=ENGINE, deadline_s=ANSWER_S).pcm
         ping(address)
-    except Exception as error:  # noqa: BLE001 - whatever keeps an honest client from its answer is a finding
+    except Exception as error:
         report.wrong.append(f"an honest client is not served: {error!r}")
         return
     if pcm != first:
@@ -411,5 +448,6 @@ def told(report: Report, seconds: float) -> str:
     grown = ", ".join(f"{name} {size >> 20} MiB" for name, size in report.grown_bytes.items())
     return (
         f"live: {report.sent:,} hostile messages in {seconds:.0f} s, {report.honest} honest answers (slowest"
-        f" {report.slowest_s:.1f} s), {report.answered_by_client} jobs ended under a hostile broker; grown: {grown}"
+        f" {report.slowest_s:.1f} s), {report.answered_by_client} jobs ended under a hostile broker;"
+        f" grown: {grown}"
     )

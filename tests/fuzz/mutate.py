@@ -167,7 +167,7 @@ def envelope(data: bytes, dice: Random, jobs: Sequence[bytes] = ()) -> bytes:
 
 
 def message(frames: Sequence[bytes], dice: Random, jobs: Sequence[bytes] = ()) -> list[bytes]:
-    """One message with one thing changed: its envelope, its header, its payload, or how many frames it has."""
+    """One message with one thing changed: its envelope, its header, its payload or its frames."""
     row = list(frames)
     what = dice.random()
     if what < 0.3 or len(row) < 2:
@@ -203,7 +203,7 @@ def _reframed(row: list[bytes], dice: Random) -> list[bytes]:
 
 
 def words(tokens: Sequence[str]) -> Mutator:
-    """Changes of a text: tokens of its format set in, lines doubled, left out or swapped; some only flipped."""
+    """Changes of a text: tokens of its format set in, lines doubled or left out; some only flipped."""
 
     def change(data: bytes, dice: Random) -> bytes:
         if dice.random() < 0.25:

@@ -1,6 +1,6 @@
 """Deliberate bugs, one of each kind that is looked for, to show that the fuzzers would find it.
 
-A plant patches the real classes in the fuzzer's process while it lasts; nothing of it is in what is shipped. If
+A plant patches the real classes in the fuzzer's process while it lasts; none of it is in what is shipped. If
 what it patches is not there any more it fails loudly, for a plant that changes nothing would prove nothing.
 Those of the target `live` are planted in the processes under test, by `planted/sitecustomize.py`.
 """
@@ -159,7 +159,9 @@ def _lost_answer(original: Callable[..., Any]) -> Callable[..., Any]:
 def _dead_worker(original: Callable[..., Any]) -> Callable[..., Any]:
     """A JOB whose time is over before it came is divided by."""
 
-    def take(self: Desk, link: Any, frames: Any, flags: int, first: int, deadline: float, now: float, out: Any) -> Any:
+    def take(
+        self: Desk, link: Any, frames: Any, flags: int, first: int, deadline: float, now: float, out: Any
+    ) -> Any:
         if first > 1 << 16:
             raise ZeroDivisionError("a segment far out")
         return original(self, link, frames, flags, first, deadline, now, out)

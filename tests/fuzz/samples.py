@@ -19,7 +19,8 @@ PCM: Final = bytes(range(0, 200, 2)) * 2
 
 HEADERS: Final[tuple[messages.Header, ...]] = (
     messages.Submit(),
-    messages.Submit("tone", "amber", "en-US", "interactive", "acme", 12, 1.25, False, {"seed": 1, "warm": True}),
+    messages.Submit("tone", "amber", "en-US", "interactive", "acme", 12, 1.25, False, {"seed": 1,
+    "warm": True}),
     messages.Submit("tone", durable=True, options={"a": 0.5, "b": None, "c": "x"}, traceparent="00-1-2-01"),
     messages.Accepted("tone", 3),
     messages.Started("w", "tone", 8000, 2),

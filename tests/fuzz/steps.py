@@ -93,7 +93,9 @@ class Changes:
 
     def _fresh(self, dice: Random) -> Step:
         side = dice.randrange(len(self._kinds))
-        frames = message_of(dice.choice(self._kinds[side]), dice.choice(JOBS), dice.choice((0, 1, 1, 1, 2, 3)))
+        frames = message_of(
+            dice.choice(self._kinds[side]), dice.choice(JOBS), dice.choice((0, 1, 1, 1, 2, 3))
+        )
         return Step(dice.choice((0, 0, 5, 700)), side, dice.randrange(PEERS), frames)
 
 

@@ -24,7 +24,7 @@ from tests.fuzz.steps import unpacked
 from tests.fuzz.target import CORPUS, Target, require
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.worker_stage import WorkerStage
-from tests.sim.mutations import MissingTargetError
+from tests.sim.mutations import MissingTargetError, patched
 from voicebus.common import wire
 from voicebus.common.wire import unpack_envelope
 
@@ -70,11 +70,8 @@ def test_a_planted_bug_is_found(name: str) -> None:
 def test_a_plant_whose_place_is_gone_says_so() -> None:
     for name, plant in PLANTS.items():
         assert vars(plant.owner).get(plant.name) is not None, f"{name} patches what is not there"
-    with pytest.raises(MissingTargetError), planted("crash-frame"):
-        from tests.sim.mutations import patched
-
-        with patched(wire, "no_such_name", lambda it: it):
-            pass
+    with pytest.raises(MissingTargetError), patched(wire, "no_such_name", lambda it: it):
+        pass
 
 
 def test_hostile_peers_harm_no_real_process_and_no_honest_client() -> None:
@@ -108,7 +105,7 @@ def test_a_finding_is_made_smaller_and_stays_the_same_finding() -> None:
     def picky(data: bytes) -> None:
         require(b"!?" not in data, "no such signs")
 
-    target = Target("picky", "", picky, lambda: [])
+    target = Target("picky", "", picky, list)
     finding = try_once(target, b"words before" * 9 + b"!?" + b"words behind" * 9)
     assert finding is not None
     assert shrunk(target, finding).data == b"!?"
@@ -124,7 +121,7 @@ def test_captured_conversations_say_what_each_side_says() -> None:
 
 
 def test_good_conversations_get_honest_and_strange_peers_alike_to_their_end() -> None:
-    """What the stages ask of good behaviour can be met: a fuzzer that nothing gets past would find nothing."""
+    """What the stages ask of good behaviour can be met: what nothing gets past finds nothing."""
     broker = BrokerStage()
     for step in unpacked(next(iter(TARGETS["broker-core"].seeds())), 2):
         broker.play(step)

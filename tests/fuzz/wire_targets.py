@@ -79,7 +79,9 @@ def _spoken(frames: list[bytes]) -> None:
     with refused("protocol_error"):
         started, chunk, done = spoken.parts(*frames)
         header = messages.decode(frames[1], messages.Spoken)
-        require(messages.decode(started[1], messages.Started) == spoken.started_of(header), "STARTED is its own")
+        require(
+            messages.decode(started[1], messages.Started) == spoken.started_of(header), "STARTED is its own"
+        )
         require(messages.decode(done[1], messages.Done).chunks == 1, "there is one chunk")
         require(chunk[1] == frames[2], "the audio is not touched")
         whole = spoken.merge(started, chunk, done)
@@ -149,7 +151,10 @@ def _theirs(data: bytes, most: int) -> list[Any] | None:
 def _agree(header: messages.Header, theirs: list[Any]) -> None:
     for name, other in zip(header.__struct_fields__, theirs, strict=False):
         ours = getattr(header, name)
-        require(_equal(ours, other), f"{type(header).__name__}.{name} is {ours!r} to msgspec, {other!r} to msgpack")
+        require(
+            _equal(ours, other),
+            f"{type(header).__name__}.{name} is {ours!r} to msgspec, {other!r} to msgpack",
+        )
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -171,7 +176,8 @@ def _same(one: messages.Header, other: messages.Header) -> None:
 
 def run_control(data: bytes) -> None:
     """What agent and engine process say to each other, and to nobody else."""
-    for cls in (control.Setup, control.Loaded, control.Report):
+    kinds: tuple[Any, ...] = (control.Setup, control.Loaded, control.Report)
+    for cls in kinds:
         try:
             header: Any = control.decode(data, cls)
         except ProtocolError as error:
@@ -183,7 +189,9 @@ def run_control(data: bytes) -> None:
 
 
 def _control_seeds() -> Iterable[bytes]:
-    setup = control.Setup("w", "tone", {"speed": 1.0}, "voices", "amber", "cache", {"level": "INFO"}, 0, {"a": 1})
+    setup = control.Setup(
+        "w", "tone", {"speed": 1.0}, "voices", "amber", "cache", {"level": "INFO"}, 0, {"a": 1}
+    )
     loaded = control.Loaded("tone", "1", 8000, ["en", "de-AT"], 400, ["amber"], True, 4)
     report = control.Report(["amber", "basil"], {"jobs": 3, "seconds": 0.5})
     for kind, header in ((control.SETUP, setup), (control.LOADED, loaded), (control.REPORT, report)):
@@ -192,7 +200,12 @@ def _control_seeds() -> Iterable[bytes]:
 
 def _frame_seeds() -> Iterable[bytes]:
     yield from map(joined, every_message())
-    many = [message_of(wire.STARTED), message_of(wire.CHUNK), message_of(wire.DONE), message_of(wire.SPOKEN)] * 8
+    many = [
+        message_of(wire.STARTED),
+        message_of(wire.CHUNK),
+        message_of(wire.DONE),
+        message_of(wire.SPOKEN),
+    ] * 8
     yield from (joined(bundle) for bundle in bundles.pack(many))
 
 

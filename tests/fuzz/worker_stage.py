@@ -16,22 +16,35 @@ from voicebus.common import bundles, messages, wire
 from voicebus.common.errors import Conflict, ProtocolError
 from voicebus.common.messages import decode, encode
 from voicebus.workers import control
-from voicebus.workers.actions import Actions, Beat, CloseLink, Exit, KillChild, OpenLink, StartChild, ToBroker, ToChild
+from voicebus.workers.actions import (
+    Actions,
+    Beat,
+    CloseLink,
+    Exit,
+    KillChild,
+    OpenLink,
+    StartChild,
+    ToBroker,
+    ToChild,
+)
 from voicebus.workers.core import WorkerCore
 
 HONEST, STRANGER = 0, 1
 PATIENCE_S: Final = 40.0
 BEAT_S: Final = 1.0
 AT_ONCE: Final = 1
-"""Messages that engines say while one is heard from elsewhere: attempts are under way when a stranger speaks."""
+"""Messages that engines say while one is heard from elsewhere: attempts are under way meanwhile."""
 BROKERS_SAY: Final = (
-    wire.WELCOME, wire.JOB, wire.JOB, wire.JOB, wire.CANCEL, wire.HEARTBEAT, wire.DRAIN, wire.GOODBYE, wire.REREGISTER,
+    wire.WELCOME, wire.JOB, wire.JOB, wire.JOB, wire.CANCEL, wire.HEARTBEAT, wire.DRAIN, wire.GOODBYE,
+    wire.REREGISTER,
     wire.FAILED,
 )  # fmt: skip
 ENGINES_SAY: Final = (wire.STARTED, wire.CHUNK, wire.DONE, wire.FAILED, wire.RETURN, wire.SPOKEN)
 TO_BROKERS: Final[dict[int, type[messages.Header] | None]] = {
-    wire.READY: messages.Ready, wire.HEARTBEAT: messages.Heartbeat, wire.STARTED: messages.Started, wire.CHUNK: None,
-    wire.DONE: messages.Done, wire.FAILED: messages.Failed, wire.RETURN: None, wire.DRAIN: None, wire.DRAINED: None,
+    wire.READY: messages.Ready, wire.HEARTBEAT: messages.Heartbeat, wire.STARTED: messages.Started,
+    wire.CHUNK: None,
+    wire.DONE: messages.Done, wire.FAILED: messages.Failed, wire.RETURN: None, wire.DRAIN: None,
+    wire.DRAINED: None,
     wire.GOODBYE: None,
 }  # fmt: skip
 OF_JOBS: Final = frozenset((wire.STARTED, wire.CHUNK, wire.DONE, wire.RETURN))
@@ -156,7 +169,10 @@ class WorkerStage:
     def _forget(self) -> None:
         """The honest broker's connection is gone, and with it what it had given out."""
         self._is_registered = False
-        require(self._garbles or self.core.leaving or not self._given_at, "a stranger ends nobody else's connection")
+        require(
+            self._garbles or self.core.leaving or not self._given_at,
+            "a stranger ends nobody else's connection",
+        )
         self._given.clear()
         self._given_at.clear()
 
@@ -180,7 +196,9 @@ class WorkerStage:
         require(kind in TO_BROKERS, f"a worker says no {kind:#x}")
         if not self._garbles:
             header = TO_BROKERS[kind]
-            require(len(frames) == 1 + (header is not None or kind == wire.CHUNK), "it has the frames of its kind")
+            require(
+                len(frames) == 1 + (header is not None or kind == wire.CHUNK), "it has the frames of its kind"
+            )
             if header is not None:
                 decode(frames[1], header)
         if kind in OF_JOBS and not self._garbles:
@@ -201,7 +219,10 @@ class WorkerStage:
         if heard is None or self._garbles:
             return
         heard.append((kind, frames[0], frames[-1]))
-        require(kind not in (wire.FAILED, wire.RETURN) or self.core.leaving, f"the honest job is not given up: {frames}")
+        require(
+            kind not in (wire.FAILED, wire.RETURN) or self.core.leaving,
+            f"the honest job is not given up: {frames}",
+        )
         if kind in (wire.DONE, wire.FAILED, wire.RETURN):
             key = frames[0][4:22]
             if kind == wire.DONE:

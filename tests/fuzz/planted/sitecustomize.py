@@ -6,6 +6,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.fuzz.plants import plant_for_good  # noqa: E402 - the path comes first
+from tests.fuzz.plants import plant_for_good
 
 plant_for_good(os.environ["VOICEBUS_FUZZ_PLANT"])
