@@ -44,8 +44,11 @@ def bind(
 ) -> zmq.Socket[bytes]:
     """A ROUTER that listens; a `gate` has it ask for keys. Raises `zmq.ZMQError`."""
     socket = context.socket(zmq.ROUTER)
+    # Also without a gate, where nobody is asked: a socket that has a domain takes no peers of ZMTP 1 and 2.
+    # Of those nothing is known that their connection could be broken by, and some need not introduce themselves.
+    socket.zap_domain = door.encode()
     if gate is not None:
-        gate.guard(socket, door)
+        gate.guard(socket)
     socket.router_mandatory = True
     socket.handshake_ivl = HANDSHAKE_MS
     socket.maxmsgsize = wire.MAX_FRAME_BYTES

@@ -37,6 +37,8 @@ FRAMES: Final = {kind: 1 + header + payload for kind, (header, payload) in wire.
 SPARE: Final = 1000
 """Tables that may be kept of connections which the core does not know."""
 MOST_SHUT: Final = 10_000
+GIVEN_BYTES: Final = 5
+"""A routing id that the ROUTER has given: a zero and four bytes."""
 _SRCFD: Final = int(zmq.SRCFD)
 
 
@@ -84,11 +86,11 @@ class Door:
     def meet(self, peer: bytes, frame: Any) -> Handlers:
         """What a connection may say, by its first message. Raises `Unauthorized` and `ProtocolError`."""
         self.note_line(peer, frame)
-        if _property(frame, "Identity"):
+        if len(peer) != GIVEN_BYTES or peer[0]:
             raise ProtocolError("this peer has set a routing id: the broker gives them, set none")
         rights = EVERYTHING
         if self._allowed is not None:
-            listed = self._allowed.find(_property(frame, "User-Id"))
+            listed = self._allowed.find(_user_id(frame))
             if listed is None or listed.role not in LET_IN[self.name]:
                 raise Unauthorized("this key is not listed here, or was revoked")
             self._guests[peer] = listed
@@ -146,9 +148,14 @@ class Door:
             self._lines[peer] = descriptor, os.fstat(descriptor).st_ino
 
 
-def _property(frame: Any, name: str) -> str:
+def _user_id(frame: Any) -> str:
+    """The key that was shown in the handshake. Of what a peer itself says there nothing may be read so.
+
+    The bytes of a property are anybody's, but come as text: what is no UTF-8 cannot be read, and what stands
+    behind a zero is not seen. A peer of ZMTP 2.0 has no properties at all.
+    """
     try:
-        return str(frame.get(name))
+        return str(frame.get("User-Id"))
     except zmq.ZMQError:  # not said in this handshake
         return ""
 

@@ -39,11 +39,10 @@ class Gate:
             self._zap.configure_curve_callback(door, self)
         self._zap.start()
 
-    def guard(self, socket: zmq.Socket[bytes], door: str) -> None:
-        """Have a socket, which is not yet bound, ask for keys."""
+    def guard(self, socket: zmq.Socket[bytes]) -> None:
+        """Have a socket, which has its domain and is not yet bound, ask for keys."""
         socket.curve_server = True
         socket.curve_secretkey = self._server.secret.encode()
-        socket.zap_domain = door.encode()
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether a key is let in at a door. Called in the authenticator's thread."""

@@ -111,6 +111,15 @@ class RawPeer:
         return data
 
 
+class OldPeer(RawPeer):
+    """ZMTP 2.0, which has no mechanisms and no properties: a routing id is simply there."""
+
+    def __init__(self, address: str, routing_id: bytes) -> None:
+        host, _, port = address.removeprefix("tcp://").rpartition(":")
+        self.line = socket.create_connection((host, int(port)), 10)
+        self.line.sendall(b"\xff" + bytes(8) + b"\x7f\x01\x05" + bytes((0, len(routing_id))) + routing_id)
+
+
 def is_hung_up(line: socket.socket) -> bool:
     """Whether the other end closes a connection before its timeout."""
     try:

@@ -19,7 +19,7 @@ from voicebus.broker import binding
 from voicebus.broker.manners import ALLOWANCE
 from voicebus.common import wire
 
-from .peers import Peer, RawPeer, is_hung_up, pack
+from .peers import OldPeer, Peer, RawPeer, is_hung_up, pack
 
 GARBAGE = b"this is no VB1"
 
@@ -105,6 +105,29 @@ def test_whoever_brings_a_routing_id_is_told_to_set_none(bus: Running) -> None:
     forger.close(0)
 
 
+@pytest.mark.parametrize("routing_id", [b"\xff\xfe", b"\0forged", b"\0", b"x" * 200])
+def test_a_routing_id_may_be_any_bytes_and_is_turned_away_all_the_same(
+    bus: Running, routing_id: bytes
+) -> None:
+    """Caught: one that is no UTF-8 ended the broker's process, since the id was read out of what the peer says
+    of itself; one that begins with a zero was not noticed."""
+    forger = RawPeer(bus.frontend, routing_id)
+    forger.flood(1, wire.pack_envelope(wire.PING))
+    assert forger.is_cut_off()
+    assert is_served(bus)
+    assert bus.status()["totals"]["turned_away"] == 1
+
+
+@pytest.mark.parametrize("routing_id", [b"", b"chosen"])
+def test_a_peer_of_an_old_zeromq_is_cut_off_at_once(bus: Running, routing_id: bytes) -> None:
+    """Caught: it was let in with any routing id, and a flood of it could be ignored and not ended: libzmq tells
+    no file descriptor of such a connection."""
+    old = OldPeer(bus.frontend, routing_id)
+    old.flood(2 * ALLOWANCE, GARBAGE)
+    assert old.is_cut_off()
+    assert bus.status()["totals"]["protocol_errors"] == 0
+
+
 def test_the_routing_ids_that_are_given_cannot_be_foreseen() -> None:
     """Caught: all brokers counted up from the same number, and a peer that had set the next id as its own
     ended the broker's process by an assertion of libzmq's as soon as that id was given to somebody."""
@@ -147,9 +170,10 @@ def test_a_connection_that_does_not_say_who_it_is_is_closed(hasty: Running, word
     assert is_served(hasty)
 
 
-def test_a_browser_that_comes_by_disturbs_nobody(hasty: Running) -> None:
-    """libzmq takes it for a peer of its first version, which may be silent as long as it likes."""
-    host, _, port = hasty.frontend.removeprefix("tcp://").rpartition(":")
+def test_a_browser_that_comes_by_is_shown_out(bus: Running) -> None:
+    """Caught: libzmq took it for a peer of its first version, which may be silent as long as it likes."""
+    host, _, port = bus.frontend.removeprefix("tcp://").rpartition(":")
     with socket.create_connection((host, int(port)), 10) as browser:
         browser.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
-        assert is_served(hasty)
+        assert is_hung_up(browser)
+    assert is_served(bus)
