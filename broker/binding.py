@@ -45,7 +45,7 @@ def bind(
     """A ROUTER that listens; a `gate` has it ask for keys. Raises `zmq.ZMQError`."""
     socket = context.socket(zmq.ROUTER)
     # Also without a gate, where nobody is asked: a socket that has a domain takes no peers of ZMTP 1 and 2.
-    # Of those nothing is known that their connection could be broken by, and some need not introduce themselves.
+    # Some of those need not introduce themselves, and no file is known to break their connections by.
     socket.zap_domain = door.encode()
     if gate is not None:
         gate.guard(socket)

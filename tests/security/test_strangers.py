@@ -109,8 +109,8 @@ def test_whoever_brings_a_routing_id_is_told_to_set_none(bus: Running) -> None:
 def test_a_routing_id_may_be_any_bytes_and_is_turned_away_all_the_same(
     bus: Running, routing_id: bytes
 ) -> None:
-    """Caught: one that is no UTF-8 ended the broker's process, since the id was read out of what the peer says
-    of itself; one that begins with a zero was not noticed."""
+    """Caught: one that is no UTF-8 ended the broker's process, since the id was read out of what the peer
+    says of itself; one that begins with a zero was not noticed."""
     forger = RawPeer(bus.frontend, routing_id)
     forger.flood(1, wire.pack_envelope(wire.PING))
     assert forger.is_cut_off()
@@ -120,8 +120,8 @@ def test_a_routing_id_may_be_any_bytes_and_is_turned_away_all_the_same(
 
 @pytest.mark.parametrize("routing_id", [b"", b"chosen"])
 def test_a_peer_of_an_old_zeromq_is_cut_off_at_once(bus: Running, routing_id: bytes) -> None:
-    """Caught: it was let in with any routing id, and a flood of it could be ignored and not ended: libzmq tells
-    no file descriptor of such a connection."""
+    """Caught: it was let in with any routing id, and a flood of it could be ignored and not ended: libzmq
+    tells no file descriptor of such a connection."""
     old = OldPeer(bus.frontend, routing_id)
     old.flood(2 * ALLOWANCE, GARBAGE)
     assert old.is_cut_off()
