@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from ..common.errors import EngineError
+from ..common.printable import printable
 from ..common.text import Piece
 from .speech import BYTES_PER_SAMPLE, Chunk, Speech, faded, silence
 from .task import Task
@@ -146,8 +147,9 @@ def speech_of(task: Task) -> Speech:
     return Speech(
         chunks[0] if len(chunks) == 1 else b"".join(chunks),
         started.sample_rate,
-        started.engine,
-        started.worker,
+        # A worker's own words, on their way to terminals and HTTP headers.
+        printable(started.engine),
+        printable(started.worker),
         task.attempts,
         task.first_audio_at - task.submitted_at if task.first_audio_at else 0.0,
         done.engine_s,
@@ -204,4 +206,4 @@ def _chunk(task: Task, pcm: bytes, piece: int) -> Chunk:
     started = task.started
     if started is None:
         raise EngineError("audio came before its announcement: the broker does not follow VB1")
-    return Chunk(pcm, started.sample_rate, started.engine, started.worker, piece)
+    return Chunk(pcm, started.sample_rate, printable(started.engine), printable(started.worker), piece)

@@ -25,10 +25,11 @@ def test_the_memory_of_offences_is_bounded_and_of_the_newest() -> None:
         manners.offend(b"old", 0.0)
     for number in range(REMEMBERED):
         manners.offend(number.to_bytes(4), 0.0)
+    newest = (REMEMBERED - 1).to_bytes(4)
     assert manners.offend(b"old", 0.0), "it was forgotten"
     for _ in range(ALLOWANCE - 1):
-        manners.offend(number.to_bytes(4), 0.0)
-    assert not manners.offend(number.to_bytes(4), 0.0)
+        manners.offend(newest, 0.0)
+    assert not manners.offend(newest, 0.0)
 
 
 def test_the_log_has_so_many_lines_a_second_for_strangers() -> None:

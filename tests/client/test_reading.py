@@ -106,3 +106,14 @@ def test_an_error_is_raised_when_its_piece_is_due_and_the_rest_is_cancelled() ->
     text.close()
     assert link.cancelled == [third]
     assert text.finished
+
+
+def test_what_a_worker_calls_itself_is_harmless_where_it_is_shown() -> None:
+    """Its name goes to terminals and into HTTP headers, and a worker that lies may name itself anything."""
+    link, text = reading(1)
+    text.step()
+    (task,) = link.submitted
+    started(task, "w\r\nSet-Cookie: a\x1b[2J\u202e")
+    chunk(task, loud(5))
+    (part,) = text.step()
+    assert part.worker == "w\\u000d\\u000aSet-Cookie: a\\u001b[2J\\u202e"
