@@ -15,6 +15,7 @@ from ..common.config import Config, load_config
 from ..common.errors import ConfigError, StorageError
 from ..common.heap import keep_freed_memory
 from ..common.logging import setup_logging
+from ..common.printable import printable
 from ..common.urgency import Urgency
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ def main(config_file: str | None, **options: str | None) -> None:
         config = _configure(config_file, {key: value for key, value in options.items() if value is not None})
         loop = _bind(config)
     except ConfigError as error:
-        click.echo(f"vc-broker: {error}", err=True)
+        click.echo(f"vc-broker: {printable(str(error))}", err=True)
         sys.exit(2)
     except StorageError as error:
-        click.echo(f"vc-broker: {error}", err=True)
+        click.echo(f"vc-broker: {printable(str(error))}", err=True)
         sys.exit(1)
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
