@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.broker.model import Bus
@@ -668,11 +670,12 @@ def test_a_header_of_a_worker_that_is_none_goes_no_further(kind: int, durable: b
     (key,) = bus.given(b"w")
     envelope = wire.pack_envelope(kind, key[:16], 1, wire.SEGMENT_END)
     header = b"\x93\xc0\xc0\xc0"
+    core, rest = bus.core, (header, b"\0\0") if kind == wire.SPOKEN else header
+    says: Callable[..., None] = {
+        wire.STARTED: core.started, wire.DONE: core.done, wire.SPOKEN: core.spoken,
+    }[kind]  # fmt: skip
     with pytest.raises(ProtocolError):
-        if kind == wire.SPOKEN:
-            bus.core.spoken(b"w", envelope, (header, b"\0\0"), bus.now)
-        else:
-            (bus.core.started if kind == wire.STARTED else bus.core.done)(b"w", envelope, header, bus.now)
+        says(b"w", envelope, rest, bus.now)
     bus.settle()
     assert bus.answer(job) == "open"
     bus.core.check_invariants()

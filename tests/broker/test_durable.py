@@ -312,7 +312,7 @@ def test_a_damaged_answer_in_the_journal_is_no_answer() -> None:
 
 
 def test_a_submitter_that_fetches_before_the_answer_stands_is_told_when_it_does() -> None:
-    """It had been sent DONE and so was not listed among those who wait: asked once more it waited for ever."""
+    """It had been sent DONE, so it was not among those who wait: asking once more it waited for ever."""
     bus = Written()
     bus.ready(b"w")
     job = bus.submit(durable=True)
