@@ -14,8 +14,10 @@ import fcntl
 import os
 import re
 import stat
+import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
@@ -26,8 +28,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from .atomic import sync_folder, write_bytes
-from .errors import BadRequest, ConfigError
-from .messages import Name
+from .errors import BadRequest, BusError, ConfigError
+from .messages import END, Name
 
 ALLOWED: Final = "allowed.json"
 SERVER: Final = "server"
@@ -37,7 +39,7 @@ MAX_KEYS: Final = 10_000
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
-Z85: Final = r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$"
+Z85: Final = r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}" + END
 """A CURVE key of 32 bytes in the letters of ZeroMQ's RFC 32."""
 CurveKey = Annotated[str, Meta(pattern=Z85)]
 
@@ -54,7 +56,7 @@ class KeyFile(Struct, frozen=True, forbid_unknown_fields=True):
     """One pair of keys as it lies in its file. `server` is the broker's public key."""
 
     name: Name
-    role: str
+    role: Annotated[str, Meta(pattern="^(client|worker|admin|server)" + END)]
     public: CurveKey
     secret: CurveKey
     server: CurveKey
@@ -80,11 +82,14 @@ def read_key(path: str | os.PathLike[str]) -> KeyFile:
         with open(file, "rb") as stream:
             _check_private(file, os.fstat(stream.fileno()), f"chmod 600 {file}")
             data = stream.read(MAX_FILE_BYTES)
-        return msgspec.json.decode(data, type=KeyFile)
+        key = msgspec.json.decode(data, type=KeyFile)
     except OSError as error:
         raise ConfigError(f"the key {file} cannot be read: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is no key of `vc keys`: {error}") from None
+    if not all(map(_is_curve_key, (key.public, key.secret, key.server))):
+        raise ConfigError(f"{file} is no key of `vc keys`: it is damaged")
+    return key
 
 
 def key_for(folder: str | None, file: str | None, *roles: Role) -> KeyFile | None:
@@ -134,7 +139,8 @@ class Allowed:
     def _refresh(self) -> None:
         try:
             found = self._path.stat()
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            # Of a list that was refused for its owner or mode nothing else changes when that is put right.
+            stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
         except OSError as error:
             stamp = error.errno
         if stamp == self._stamp:
@@ -145,6 +151,8 @@ class Allowed:
             self.problem = ""
         except ConfigError as error:
             self.problem = error.message
+            if isinstance(error.__cause__, OSError):
+                self._stamp = None  # it may have been the moment: no file could be opened, say
 
 
 def read_allowed(path: Path) -> list[Listed]:
@@ -155,13 +163,18 @@ def read_allowed(path: Path) -> list[Listed]:
             data = stream.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, this is no list of keys")
-        return msgspec.json.decode(data, type=list[Listed])
+        keys = msgspec.json.decode(data, type=list[Listed])
     except OSError as error:
-        raise ConfigError(
-            f"the list of keys {path} cannot be read ({error.strerror}): make one with `vc keys init`"
-        ) from None
+        remedy = ": make one with `vc keys init`" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"the list of keys {path} cannot be read ({error.strerror}){remedy}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no list of keys: {error}") from None
+    for values in ([key.name for key in keys], [key.public for key in keys]):
+        twice = next((value for value, times in Counter(values).items() if times > 1), None)
+        if twice is not None:
+            # Two of one name, or two names of one key: the other would be let in after one was revoked.
+            raise ConfigError(f"{path} is no list of keys: {twice} stands in it twice")
+    return keys
 
 
 class Keyring:
@@ -182,8 +195,13 @@ class Keyring:
         except OSError as error:
             raise ConfigError(f"{self.folder} cannot be made: {error.strerror}") from None
         with self._locked():
-            if self.exists or self.file(SERVER).exists():
+            if self.exists:
                 raise BadRequest(f"{self.folder} has keys already: `vc keys list` shows them")
+            if self.file(SERVER).exists():
+                raise BadRequest(
+                    f"{self.folder} has a {SERVER}{SUFFIX} and no {ALLOWED}: the making was cut off, or the "
+                    "list has been lost. Put the list back, or remove the folder and begin anew"
+                )
             server = _drawn(SERVER, SERVER)
             self._write_key(server)
             made: list[Listed] = []
@@ -208,15 +226,24 @@ class Keyring:
             known = self.list()
             if len(known) >= MAX_KEYS:
                 raise BadRequest(f"there are {MAX_KEYS:,} keys already: revoke some")
-            if any(key.name == name for key in known) or self.file(name).exists():
+            if any(key.name == name for key in known):
                 raise BadRequest(f"there is a key {name!r} already: revoke it first, or choose another name")
+            if self.file(name).exists():
+                raise BadRequest(
+                    f"there is a file {self.file(name)} already, of a key that is not listed: remove it "
+                    "first, or choose another name"
+                )
             key = _drawn(name, role, self.server().public)
             try:
                 made = msgspec.convert(msgspec.to_builtins(_listed(key, tenant)), Listed)
             except msgspec.ValidationError as error:
                 raise BadRequest(f"the key cannot be made: {error}") from None
             self._write_key(key)
-            self._write_allowed([*known, made])
+            try:
+                self._write_allowed([*known, made])
+            except BusError:
+                self.file(name).unlink(missing_ok=True)
+                raise
         return made, self.file(name)
 
     def list(self) -> list[Listed]:
@@ -278,6 +305,8 @@ class Keyring:
 
     def _write_allowed(self, keys: list[Listed]) -> None:
         data = msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n"
+        if len(data) > MAX_FILE_BYTES:
+            raise BadRequest(f"the list of keys would be larger than {MAX_FILE_BYTES:,} bytes: revoke some")
         _write_private(self.folder / ALLOWED, data)
 
     @contextmanager
@@ -290,6 +319,16 @@ class Keyring:
             yield
         finally:
             os.close(descriptor)
+
+
+def _is_curve_key(letters: str) -> bool:
+    """Whether the letters stand for 32 bytes: each five of them for a number that fits in four."""
+    from zmq.utils import z85
+
+    try:
+        return len(z85.decode(letters)) == 32
+    except struct.error:
+        return False
 
 
 def _drawn(name: str, role: str, server: str = "") -> KeyFile:

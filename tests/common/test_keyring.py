@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from voicebus.common import keyring
 from voicebus.common.errors import BadRequest, ConfigError
 from voicebus.common.keyring import ALLOWED, Allowed, Keyring, Role, key_for, read_key
 
@@ -100,6 +103,77 @@ def test_a_list_that_breaks_while_it_is_used_lets_nobody_in_and_throws_nobody_ou
     assert allowed.now() == known
     with pytest.raises(ConfigError):
         Allowed(ring.folder)
+
+
+def test_a_list_that_was_refused_for_its_mode_is_read_when_that_is_put_right(ring: Keyring) -> None:
+    """Caught: `chmod` alone was not noticed, and whoever had been revoked by that list stayed in."""
+    allowed = Allowed(ring.folder)
+    gone = ring.revoke("client")
+    place = ring.folder / ALLOWED
+    place.chmod(0o644)
+    assert allowed.find(gone.public) is not None
+    assert "chmod 600" in allowed.problem
+    place.chmod(0o600)
+    assert allowed.find(gone.public) is None
+    assert not allowed.problem
+
+
+def test_a_list_that_could_not_be_read_for_a_moment_is_read_in_the_next(
+    ring: Keyring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Caught: while strangers held all file descriptors a revocation came to nothing, and later too."""
+    allowed = Allowed(ring.folder)
+    gone = ring.revoke("client")
+
+    def exhausted(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", exhausted)
+        assert allowed.find(gone.public) is not None
+    assert allowed.find(gone.public) is None
+    assert not allowed.problem
+
+
+@pytest.mark.parametrize("field", ["name", "public"])
+def test_a_list_with_a_key_twice_is_none(ring: Keyring, field: str) -> None:
+    """Caught: of two keys of one name `revoke` took one away, and the other was still let in."""
+    keys = msgspec.to_builtins(ring.list())
+    keys[1][field] = keys[0][field]
+    (ring.folder / ALLOWED).write_bytes(msgspec.json.encode(keys))
+    with pytest.raises(ConfigError, match="twice"):
+        ring.revoke("client")
+
+
+def test_a_keyring_that_was_cut_off_in_the_making_says_what_to_do(ring: Keyring) -> None:
+    """Caught: `init` said that there are keys, `list` that there are none."""
+    (ring.folder / ALLOWED).unlink()
+    with pytest.raises(BadRequest, match="remove the folder and begin anew"):
+        ring.init()
+
+
+def test_a_key_that_cannot_be_listed_leaves_no_file(ring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Caught: with a full disk a name was neither free nor revocable any more."""
+    before = {path.name: path.read_bytes() for path in ring.folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(keyring, "MAX_FILE_BYTES", len(before[ALLOWED]))
+        with pytest.raises(BadRequest, match="revoke some"):
+            ring.new("one-too-many", Role.CLIENT)
+    assert {path.name: path.read_bytes() for path in ring.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("role", "../evil"), ("role", "\x1b[2J"), ("public", "a" * 40 + "\n"), ("secret", "#" * 40)],
+)
+def test_a_key_file_with_nonsense_is_refused(ring: Keyring, field: str, value: str) -> None:
+    """Caught: a role that is a path led `copy` out of its folder; a newline behind a key, and letters that
+    stand for more than 32 bytes, ended in a traceback."""
+    place = ring.file("client")
+    words = msgspec.json.decode(place.read_bytes())
+    place.write_bytes(msgspec.json.encode(words | {field: value}))
+    with pytest.raises(ConfigError, match="is no key"):
+        read_key(place)
 
 
 def test_of_many_who_add_keys_at_once_none_is_lost(ring: Keyring) -> None:
