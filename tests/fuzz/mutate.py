@@ -138,7 +138,7 @@ def _changed(item: Any, dice: Random) -> Any:
             chosen[key] = _changed(chosen[key], dice)
         return chosen
     if isinstance(item, int) and not isinstance(item, bool) and dice.random() < 0.6:
-        return item + dice.choice((-1, 1, 2, 256, -item, 2**31))
+        return item + dice.choice((-1, 1, 100, 256, -item, 2**16, 2**31))
     if isinstance(item, str) and dice.random() < 0.4:
         return item + dice.choice((*WORDS, "\ud800"))
     return leaf(dice)

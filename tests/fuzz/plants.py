@@ -43,11 +43,11 @@ class Plant:
 
 
 def _crash_on_header(original: Callable[..., Any]) -> Callable[..., Any]:
-    """A name with a letter outside ASCII, as a message is read, is more than somebody thought of."""
+    """More slots than somebody thought of."""
 
     def decode(data: bytes, cls: type[messages.Header]) -> Any:
         header = original(data, cls)
-        if isinstance(header, messages.Ready) and header.slots > 200:
+        if isinstance(header, messages.Ready) and header.slots > 100:
             raise KeyError(header.slots)
         return header
 
@@ -132,14 +132,12 @@ def _leak(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _wrong_audio(original: Callable[..., Any]) -> Callable[..., Any]:
-    """An attempt is looked for by its job alone, whoever speaks of it and however old it is."""
+    """A buffer is used again: where another worker spoke just before, its audio is what goes on."""
+    last: list[Any] = [b"", b""]
 
     def chunk(self: BrokerCore, peer: bytes, envelope: bytes, payload: Any, now: float) -> Any:
-        if envelope[23] & wire.STREAM:
-            for job in self.ledger.jobs.values():
-                self.to_clients.append((job.client.peer, envelope[:4] + job.id + envelope[20:], payload))
-                break
-        return original(self, peer, envelope, payload, now)
+        before, last[:] = list(last), [peer, payload]
+        return original(self, peer, envelope, before[1] if before[0] not in (b"", peer) else payload, now)
 
     return chunk
 
