@@ -28,7 +28,7 @@ from ..common.messages import Done, Failed, Spoken, Started, Submit, decode, enc
 from .admission import Admission
 from .attempts import Attempts
 from .clientele import Clientele
-from .durable import Durables
+from .durable import Durables, lookup
 from .entries import Entry, Page, Read, Recovered
 from .intake import Intake, not_kept, stopping
 from .invariants import check_invariants
@@ -74,7 +74,7 @@ class BrokerCore:
         self.manners = Manners()
         self.admission = Admission(settings, self.ledger, now)
         self.pools = Pools(settings, rand_below, now, expected)
-        self.members = Membership(settings, self.to_workers, self.pools.of, self._worker_lost)
+        self.members = Membership(settings, self.to_workers, self.pools.admit, self._worker_lost)
         self.attempts = Attempts(
             settings, self.ledger, self.pools, self.members, self.results, self.durables, self.to_workers,
             self._end, self._put_by_or_end,
@@ -130,6 +130,15 @@ class BrokerCore:
             self.ledger.client(peer, now)
             self.ledger.totals["refused"] += 1
             self.ledger.refuse(peer, envelope[4:20], 0, error)
+
+    def tenant_of(self, job_id: bytes) -> str | None:
+        """Whose job this is, or was; None if nothing of it is known here."""
+        durables = self.durables
+        job = self._jobs.get(job_id) or durables.pending.get(job_id) or durables.ending.get(job_id)
+        if job is not None:
+            return job.submit.tenant
+        ended = self.results.finished.get(job_id) or lookup(durables, job_id)
+        return None if ended is None else ended.tenant
 
     def fetch(self, peer: bytes, envelope: bytes, now: float) -> None:
         """Tell what became of a job, and send a page of its result."""
@@ -323,7 +332,7 @@ class BrokerCore:
             self.attempts.retry(job, worker, "handed back", counted=False, returned=True)
 
     def ready(self, peer: bytes, header: bytes, now: float, holder: str = "") -> None:
-        """A worker registers, with the key `holder`. Raises `ProtocolError`."""
+        """A worker registers, with the key `holder`. Raises `ProtocolError`, `Forbidden` and `Overloaded`."""
         self.members.ready(peer, header, now, holder)
         worker = self._workers.get(peer)
         if worker is not None:

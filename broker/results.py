@@ -50,6 +50,7 @@ class Finished(msgspec.Struct, eq=False, gc=False):
     error: BusError | None
     size_bytes: int
     at: float
+    tenant: str
     spoken: tuple[bytes, Any] | None = None
     "SPOKEN's envelope and audio, while it was not taken apart; its header is the answer."
 
@@ -161,7 +162,7 @@ class Results:
         self.order.append(job.id)
         self.finished[job.id] = Finished(
             fingerprint(job.header, job.payload), job.pool.engine, job.attempt or 1, job.started, record,
-            answer, error, size, now,
+            answer, error, size, now, job.submit.tenant,
         )  # fmt: skip
         return self.size_bytes <= self._most_bytes or self._make_room()
 
@@ -172,8 +173,9 @@ class Results:
         asked = hash((job.header, text)) if text.__class__ is bytes else fingerprint(job.header, text)
         self.order.append(job_id)
         self.finished[job_id] = Finished(
-            asked, job.pool.engine, 1, b"", None, header, None, size, now, (envelope, payload)
-        )
+            asked, job.pool.engine, 1, b"", None, header, None, size, now, job.submit.tenant,
+            (envelope, payload),
+        )  # fmt: skip
         self.size_bytes += size
         if self.size_bytes > self._most_bytes:
             self._make_room()

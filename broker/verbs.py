@@ -14,6 +14,7 @@ from ..common import wire
 from ..common.errors import Forbidden
 from ..common.messages import decode_submit
 from . import admin
+from .intake import not_kept
 from .roles import Rights
 
 if TYPE_CHECKING:
@@ -25,13 +26,18 @@ WorkerHandlers = dict[int, Callable[[bytes, bytes, Any, float], object]]
 
 def client_verbs(core: BrokerCore, rights: Rights) -> ClientHandlers:
     """What whoever comes in by the clients' door may say."""
-    return {
-        wire.SUBMIT: core.submit if rights.tenant is None else partial(_submit_as_tenant, core, rights),
+    verbs: ClientHandlers = {
+        wire.SUBMIT: core.submit,
         wire.PING: lambda peer, env, _h, _p, now: core.ping(peer, env, now),
         wire.CANCEL: lambda peer, env, _h, _p, now: core.cancel(peer, env[4:20], now),
         wire.FETCH: lambda peer, env, _h, _p, now: core.fetch(peer, env, now),
         wire.ADMIN: lambda peer, env, header, _p, now: admin.answer(core, peer, env, header, now, rights),
     }
+    if rights.tenant is not None:
+        verbs[wire.SUBMIT] = partial(_submit_as_tenant, core, rights)
+        for kind in (wire.CANCEL, wire.FETCH):
+            verbs[kind] = partial(_ask_as_tenant, core, rights, verbs[kind])
+    return verbs
 
 
 def _submit_as_tenant(
@@ -43,6 +49,24 @@ def _submit_as_tenant(
         core.refuse(peer, envelope, error, now)
     else:
         core.submit(peer, envelope, header, payload, now)
+
+
+def _ask_as_tenant(
+    core: BrokerCore,
+    rights: Rights,
+    verb: Callable[[bytes, bytes, Any, Any, float], object],
+    peer: bytes,
+    envelope: bytes,
+    header: Any,
+    payload: Any,
+    now: float,
+) -> None:
+    """Another tenant's job is none: who guesses its id, or has found it, learns not even that it is one."""
+    tenant = core.tenant_of(envelope[4:20])
+    if tenant is None or rights.sees(tenant):
+        verb(peer, envelope, header, payload, now)
+    elif envelope[3] == wire.FETCH:
+        core.refuse(peer, envelope, not_kept(), now)
 
 
 def worker_verbs(core: BrokerCore, rights: Rights) -> WorkerHandlers:

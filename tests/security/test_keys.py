@@ -292,7 +292,12 @@ def test_each_role_gives_the_commands_that_are_in_the_table(house: House, role: 
 def test_a_key_for_one_tenant_speaks_for_no_other_and_sees_no_others_jobs(house: House) -> None:
     bound = house.new_key("radio", Role.CLIENT, tenant="radio")
     theirs = house.peer("frontend", house.key("client"))
-    theirs.send(wire.SUBMIT, pack(["slow", "", "", "batch", "theatre"]), b"secret", job=JOB)
+    busy = house.peer("backend", house.key("worker"))
+    busy.send(wire.READY, ready("busy", engine="busy"))
+    busy.recv(wire.WELCOME)
+    job_id = b"theirs".ljust(16)
+    theirs.send(wire.SUBMIT, pack(["busy", "", "", "batch", "theatre"]), b"secret", job=job_id)
+    theirs.recv(wire.ACCEPTED)
     with Client(house.bus.frontend, key=bound, tenant="radio") as client:
         assert client.say("On air.", engine="tone").samples.size
         assert all(job["tenant"] == "radio" for job in client.jobs())
@@ -300,8 +305,25 @@ def test_a_key_for_one_tenant_speaks_for_no_other_and_sees_no_others_jobs(house:
             client.as_tenant("theatre").say("Off.", engine="tone")
     peer = house.peer("frontend", bound)
     for name in ("job", "cancel"):
-        peer.send(wire.ADMIN, pack([name, JOB.hex()]))
+        peer.send(wire.ADMIN, pack([name, job_id.hex()]))
         assert msgspec.msgpack.decode(peer.recv(wire.ADMIN)[1])[2] == "unknown_job"
+    peer.send(wire.FETCH, job=job_id)
+    assert msgspec.msgpack.decode(peer.recv(wire.FAILED)[1])[0] == "unknown_job"
+    peer.send(wire.CANCEL, job=job_id)
+    theirs.send(wire.ADMIN, pack(["job", job_id.hex()]))
+    assert msgspec.msgpack.decode(theirs.recv(wire.ADMIN)[2])["state"] == "running", "it was not cancelled"
+
+
+def test_what_has_ended_is_its_tenants_alone_too(house: House) -> None:
+    bound = house.peer("frontend", house.new_key("press", Role.CLIENT, tenant="press"))
+    theirs = house.peer("frontend", house.key("client"))
+    job = bytes(reversed(JOB))
+    theirs.send(wire.SUBMIT, pack(["tone", "", "", "batch", "theatre"]), b"secret", job=job)
+    theirs.recv(wire.DONE)
+    bound.send(wire.FETCH, job=job)
+    assert msgspec.msgpack.decode(bound.recv()[1])[0] == "unknown_job"
+    theirs.send(wire.FETCH, job=job)
+    theirs.recv(wire.DONE)
 
 
 def test_two_brokers_can_share_a_keyring(house: House) -> None:
