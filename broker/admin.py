@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -19,13 +19,17 @@ from .durable import Kept, lookup
 from .intake import stopping
 from .roles import EVERYTHING, Rights
 from .states import JobState, WorkerState
-from .tables import Job
+from .tables import Job, Pool
 
 if TYPE_CHECKING:
     from .core import BrokerCore
     from .tables import Worker
 
+T = TypeVar("T")
+
 PAGE: Final = 200
+PAGE_BYTES: Final = wire.MAX_PAYLOAD_BYTES // 2
+"""What a page's entries may take: workers have as much to say of themselves as fits a header."""
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -87,11 +91,23 @@ def jobs(core: BrokerCore, state: str, offset: int, rights: Rights, now: float) 
         durables.fetched.values(),
     )
     wanted = (job for job in everything if (not state or _state(job) == state) and rights.sees(_tenant(job)))
-    page = [
-        _open(job, now) if isinstance(job, Job) else _kept(job, now)
-        for job in islice(wanted, offset, offset + PAGE)
-    ]
-    return (offset + PAGE if len(page) == PAGE else 0), {"jobs": page}
+    told = (
+        _open(job, now) if isinstance(job, Job) else _kept(job, now) for job in islice(wanted, offset, None)
+    )
+    page, more = _page(told)
+    return (offset + len(page) if more else 0), {"jobs": page}
+
+
+def _page(entries: Iterator[T]) -> tuple[list[T], bool]:
+    """As many entries as one answer takes, at least one, and whether there are more."""
+    page: list[T] = []
+    size_bytes = 0
+    for entry in entries:
+        size_bytes += len(_pack(entry))
+        if page and (len(page) >= PAGE or size_bytes > PAGE_BYTES):
+            return page, True
+        page.append(entry)
+    return page, False
 
 
 def _job(core: BrokerCore, job_id: bytes, rights: Rights, now: float) -> dict[str, Any]:
@@ -165,7 +181,13 @@ def _kept(job: Kept, now: float) -> dict[str, Any]:
 def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, Any]]:
     """One page of the status document, and the offset of the next (0: this was the last)."""
     workers = sorted(core.members.by_id.values(), key=lambda worker: worker.info.worker)
-    page = workers[offset : offset + PAGE]
+    engines = [pool for pool in core.pools.by_engine.values() if pool.info is not None]
+    # The engines stand before the workers, and are counted with them.
+    told = (
+        (thing.engine, _engine(thing)) if isinstance(thing, Pool) else ("", _worker(thing, now))
+        for thing in islice(chain(engines, workers), offset, None)
+    )
+    page, more = _page(told)
     running = sum(job.state == JobState.RUNNING for job in core.ledger.jobs.values())
     document: dict[str, Any] = {
         "broker": core.settings.name,
@@ -182,25 +204,25 @@ def status(core: BrokerCore, offset: int, now: float) -> tuple[int, dict[str, An
         "totals": dict(core.ledger.totals),
         "failures": dict(core.ledger.failures),
         "clients": len(core.ledger.clients),
-        "engines": {
-            name: {
-                "queued": pool.queue.size,
-                "aside": pool.queue.size - pool.queue.ready,
-                "workers": pool.workers,
-                "slots": pool.selector.slots,
-                "sample_rate": pool.info.sample_rate,
-                "languages": pool.info.languages,
-                "max_chars": pool.info.max_chars,
-                "version": pool.info.version,
-            }
-            for name, pool in core.pools.by_engine.items()
-            if pool.info is not None
-        },
+        "engines": {engine: entry for engine, entry in page if engine},
         "workers_total": len(workers),
-        "workers": [_worker(worker, now) for worker in page],
+        "workers": [entry for engine, entry in page if not engine],
     }
-    end = offset + len(page)
-    return (end if end < len(workers) else 0), document
+    return (offset + len(page) if more else 0), document
+
+
+def _engine(pool: Pool) -> dict[str, Any]:
+    info = pool.info
+    return {
+        "queued": pool.queue.size,
+        "aside": pool.queue.size - pool.queue.ready,
+        "workers": pool.workers,
+        "slots": pool.selector.slots,
+        "sample_rate": info.sample_rate if info else 0,
+        "languages": info.languages if info else [],
+        "max_chars": info.max_chars if info else 0,
+        "version": info.version if info else "",
+    }
 
 
 def _worker(worker: Worker, now: float) -> dict[str, Any]:

@@ -317,7 +317,7 @@ class Loop:
                     handler(peer, envelope, payload, now)
                 else:
                     handler(peer, envelope, header if payload is None else (header, payload), now)
-            except ProtocolError as error:
+            except BusError as error:
                 self._malformed(door, peer, envelope, error, now)
                 if door.tables.get(peer) is SHUT:
                     break

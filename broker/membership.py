@@ -44,16 +44,15 @@ class Membership:
         self._lost = lost
 
     def ready(self, peer: bytes, header: bytes, now: float, holder: str = "") -> None:
-        """Register a worker, or replace, move or refuse it by its incarnation. Raises `ProtocolError`.
+        """Register a worker, or replace, move or refuse it by its incarnation.
 
-        A registered id is its key's: nobody drives a worker away whose key they do not hold.
+        Raises `ProtocolError`, `Forbidden` and `Overloaded`. A registered id is its key's: nobody drives a
+        worker away whose key they do not hold.
         """
         info = decode(header, Ready)
         known = self.by_id.get(info.worker)
         if known is not None and known.holder != holder:
-            log.warning("worker %s refused: the id is another key's", info.worker)
-            self.refuse(peer, wire.NO_JOB, Forbidden(f"the worker {info.worker!r} is here with another key"))
-            return
+            raise Forbidden(f"the worker {info.worker!r} is here with another key")
         if info.renews and (known is None or known.peer != peer):
             # It believes to be registered, and works on attempts that we know nothing of, or have given up.
             self.reregister(peer)
@@ -62,6 +61,7 @@ class Membership:
             log.warning("worker %s refused: a newer incarnation is registered", info.worker)
             self._out.append((peer, wire.pack_envelope(wire.GOODBYE)))
             return
+        pool = self._pool_of(info.engine, now)
         if known is not None:
             same = info.incarnation == known.info.incarnation
             if same and known.peer == peer and known.pool.engine == info.engine:
@@ -72,7 +72,7 @@ class Membership:
         other = self.by_peer.get(peer)
         if other is not None:
             self.remove(other, f"its connection now speaks for {info.worker}", now)
-        self._enter(peer, info, now, holder)
+        self._enter(peer, info, pool, now, holder)
 
     def _renew(self, worker: Worker, info: Ready, now: float) -> None:
         """The same worker says READY again, perhaps with other slots: it shares them between brokers."""
@@ -84,8 +84,7 @@ class Membership:
         worker.info = worker.pool.info = info
         self._welcome(worker)
 
-    def _enter(self, peer: bytes, info: Ready, now: float, holder: str) -> None:
-        pool = self._pool_of(info.engine, now)
+    def _enter(self, peer: bytes, info: Ready, pool: Pool, now: float, holder: str) -> None:
         interval_s = max(self._settings.heartbeat_interval_s, info.interval_ms / 1000)
         worker = Worker(
             peer, info, pool, interval_s, seen_at=now, since=now, progress_at=now, beat_at=now + interval_s,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from ..common.errors import BusError, NoWorker, UnknownEngine
+from ..common.errors import BusError, NoWorker, Overloaded, UnknownEngine
 from ..common.messages import Accepted, encode
 from .affinity import Affinity
 from .lanes import Lanes
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SETTLE_S: Final = 5.0
 """A broker that has just started waits so long, at least, before it calls an engine unknown."""
 RETRY_AFTER_S: Final = 1.0
+MOST_ENGINES: Final = 1000
+"""A pool stays for good, and peers name engines as they like: memory and each sweep must not pay for that."""
 
 
 class Pools:
@@ -50,13 +52,19 @@ class Pools:
             )  # fmt: skip
         return pool
 
+    def admit(self, engine: str, now: float) -> Pool:
+        """The same for an engine that a peer has named. Raises `Overloaded` where there are too many."""
+        if engine not in self.by_engine and len(self.by_engine) >= MOST_ENGINES:
+            raise Overloaded(f"this broker knows {MOST_ENGINES:,} engines already, which is all it keeps")
+        return self.of(engine, now)
+
     def choose(self, engine: str, now: float) -> Pool:
-        """The pool a job goes to. Raises `UnknownEngine`."""
+        """The pool a job goes to. Raises `UnknownEngine` and `Overloaded`."""
         pool = self.by_engine.get(engine)
         if pool is None or pool.info is None:
             if engine not in self._expected and now >= self._settled_at:
                 raise self._unknown(engine)
-            return self.of(engine, now)
+            return self.admit(engine, now)
         return pool
 
     def hopeless(self, pool: Pool, now: float) -> BusError | None:

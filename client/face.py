@@ -272,9 +272,12 @@ def add_jobs(found: dict[str, dict[str, Any]], page: Mapping[str, Any]) -> None:
 
 
 def add_page(status: dict[str, Any], page: dict[str, Any]) -> None:
-    """Join the pages of a status: lists grow, the rest is as the first page says."""
+    """Join the pages of a status: lists and maps grow, the rest is as the first page says."""
     for key, value in page.items():
-        if isinstance(value, list) and isinstance(status.get(key), list):
+        known = status.get(key)
+        if isinstance(value, list) and isinstance(known, list):
             status[key] += value
+        elif isinstance(value, dict) and isinstance(known, dict):
+            status[key] = value | known
         else:
             status.setdefault(key, value)

@@ -15,8 +15,9 @@ import pytest
 import zmq
 
 from tests.broker.test_loop import Running
-from voicebus.broker import binding
+from voicebus.broker import binding, pools
 from voicebus.broker.manners import ALLOWANCE
+from voicebus.client import Client
 from voicebus.common import wire
 
 from .peers import OldPeer, Peer, RawPeer, is_hung_up, pack
@@ -83,6 +84,50 @@ def test_a_worker_that_takes_to_garbage_is_no_worker_any_more_and_its_jobs_go_to
     heir = bus.worker("heir")
     assert heir.recv(wire.JOB)[0][4:20] == job
     assert [worker["id"] for worker in bus.status()["workers"]] == ["heir"]
+
+
+def test_workers_with_much_to_say_do_not_close_the_status_to_others(bus: Running) -> None:
+    """Caught: 30 workers with full headers, or one that had named many engines, and the answer was larger
+    than a frame may be: whoever asked lost the connection, for good, with all the jobs on it."""
+    babbler = bus.worker("babbler")
+    for number in range(300):
+        ready = [
+            "babbler",
+            1,
+            f"engine-{number}",
+            ["en"],
+            1,
+            1000,
+            24_000,
+            "\N{SPEAKING HEAD IN SILHOUETTE}" * 128,
+        ]
+        babbler.send(wire.READY, pack(ready))
+        babbler.recv(wire.WELCOME)
+    others = [bus.worker(f"w{number:02}") for number in range(30)]
+    for other in others:
+        other.send(wire.HEARTBEAT, pack([0, [], [], {f"stat-{number}": "x" * 128 for number in range(110)}]))
+        other.send(wire.READY, pack(["w", 2, "tone", ["en"], 1, 1000, 24_000, "", [], 400, False, True]))
+        other.recv(wire.REREGISTER)
+    with Client(bus.frontend) as client:
+        status = client.status()
+    assert len(status["engines"]) == 301
+    assert len(status["workers"]) == status["workers_total"] == 31
+    assert sum(len(worker["stats"]) for worker in status["workers"]) == 30 * 110
+
+
+def test_a_worker_that_names_engines_without_end_is_refused(
+    bus: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Caught: each was kept for good, and looked at in each sweep."""
+    monkeypatch.setattr(pools, "MOST_ENGINES", 3)
+    babbler = bus.worker("babbler")
+    for engine in ("one", "two"):
+        babbler.send(wire.READY, pack(["babbler", 1, engine, ["en"], 1, 1000, 24_000]))
+        babbler.recv(wire.WELCOME)
+    babbler.send(wire.READY, pack(["babbler", 1, "three", ["en"], 1, 1000, 24_000]))
+    assert msgspec.msgpack.decode(babbler.recv(wire.FAILED)[1])[0] == "overloaded"
+    assert [worker["engine"] for worker in bus.status()["workers"]] == ["two"]
+    assert is_served(bus)
 
 
 def test_whoever_brings_a_routing_id_is_told_to_set_none(bus: Running) -> None:
