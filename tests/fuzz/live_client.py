@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Callable
 
 from voicebus.client import Client
 from voicebus.common.errors import BusError
 
 DEADLINE_S = 3.0
+AT_ONCE = 12
 
 
 def main() -> None:
@@ -32,16 +34,21 @@ def main() -> None:
         number = 0
         while not ended.is_set():
             number += 1
-            try:
-                if number % 3 == 0:
-                    list(client.stream("Stream this.", engine="evil", deadline_s=DEADLINE_S))
-                elif number % 3 == 1:
-                    client.say("Say this.", engine="evil", deadline_s=DEADLINE_S)
-                else:
-                    client.status()
-                print("ok", flush=True)
-            except BusError as error:
-                print(error.code, flush=True)
+            jobs = [client.submit("Say this.", engine="evil", deadline_s=DEADLINE_S) for _ in range(AT_ONCE)]
+            for job in jobs:
+                _tell(lambda job=job: job.result())
+            if number % 2:
+                _tell(lambda: list(client.stream("Stream this.", engine="evil", deadline_s=DEADLINE_S)))
+            else:
+                _tell(client.status)
+
+
+def _tell(ask: Callable[[], object]) -> None:
+    try:
+        ask()
+        print("ok", flush=True)
+    except BusError as error:
+        print(error.code, flush=True)
 
 
 if __name__ == "__main__":
