@@ -19,7 +19,7 @@ from ..common.errors import BusError, DeadlineExceeded
 from .ledger import Ledger, Out, move
 from .pools import Pools
 from .results import Results
-from .retry import RetryBudget, verdict
+from .retry import KEPT_HISTORY, RetryBudget, verdict
 from .states import JobState
 from .tables import Job, Pool, Worker
 
@@ -280,7 +280,10 @@ class Attempts:
 
     def retry(self, job: Job, worker: Worker, cause: str, *, counted: bool, returned: bool = False) -> None:
         """Let a job whose attempt is over wait for another, or answer it. `counted`: held against the job."""
-        job.history = (*job.history, f"attempt {job.attempt} on {worker.info.worker}: {cause}")
+        job.history = (
+            *job.history[1 - KEPT_HISTORY :],
+            f"attempt {job.attempt} on {worker.info.worker}: {cause}",
+        )
         job.losses += counted
         job.worker = None
         if not job.recalled:

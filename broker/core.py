@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _ASSIGNED: Final = int(JobState.ASSIGNED)
+_NO_SEGMENT: Final = 2**32 - 1
+"""None can follow it: the next attempt's first segment would have no place in an envelope."""
 _number_and_segment: Final = Struct("!II").unpack_from
 LATE_S: Final = 0.5
 """A sweep that comes later than this by so much comes after a pause of our own."""
@@ -238,7 +240,7 @@ class BrokerCore:
         worker.seen_at = worker.progress_at = job.progress_at = now
         number, segment = _number_and_segment(envelope, 24)
         size = len(payload)
-        if number != job.next_chunk or size & 1:
+        if number != job.next_chunk or size & 1 or segment == _NO_SEGMENT:
             self._misfit(job, number)
             return
         job.next_chunk = number + 1
@@ -261,7 +263,7 @@ class BrokerCore:
         if number < job.next_chunk:
             self.ledger.totals["stale"] += 1
         else:
-            cause = f"chunk {number} came instead of {job.next_chunk}, or with half a sample"
+            cause = f"chunk {number} came instead of {job.next_chunk}, with half a sample, or of no segment"
             self.attempts.abandon(job, cause, counted=True)
 
     def done(self, peer: bytes, envelope: bytes, header: bytes, now: float) -> None:

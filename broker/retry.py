@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ..common.errors import BusError, PoisonJob, WorkerLost
 from ..common.wire import STREAM
@@ -20,6 +20,12 @@ from ..common.wire import STREAM
 if TYPE_CHECKING:
     from ..common.config import Broker as Settings
     from .tables import Job
+
+
+MOST_ATTEMPTS: Final = 1000
+"""Of one job: a worker that hands back whatever it is given is given it again, and attempts have 16 bits."""
+KEPT_HISTORY: Final = 16
+"""Attempts whose ends are remembered: what FAILED has room for."""
 
 
 def verdict(job: Job, max_attempts: int) -> BusError | None:
@@ -37,6 +43,8 @@ def verdict(job: Job, max_attempts: int) -> BusError | None:
         return PoisonJob(
             f"the job brought down {job.losses} workers: {'; '.join(job.history[-max_attempts:])}"
         )
+    if job.attempt >= MOST_ATTEMPTS:
+        return WorkerLost(f"no worker keeps the job: {job.history[-1]}")
     return None
 
 

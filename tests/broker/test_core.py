@@ -8,6 +8,7 @@ import pytest
 
 from tests.broker.model import Bus
 from voicebus.broker.pools import SETTLE_S
+from voicebus.broker.retry import KEPT_HISTORY, MOST_ATTEMPTS
 from voicebus.common import wire
 from voicebus.common.errors import BadRequest, ProtocolError
 from voicebus.common.messages import Done, Failed, Ready, Spoken, Started, Welcome, decode, encode
@@ -682,3 +683,33 @@ def test_a_header_of_a_worker_that_is_none_goes_no_further(kind: int, durable: b
     bus.finish(b"w", key)
     bus.settle()
     assert bus.answer(job) == "done"
+
+
+def test_a_worker_that_hands_back_whatever_it_is_given_ends_the_job_and_not_the_broker() -> None:
+    """Caught: after 65,535 attempts the number of the next fitted no envelope, which ended the broker; on the
+    way there each left a line in the job's history."""
+    bus = Bus()
+    bus.ready(b"w1")
+    job = bus.submit()
+    while bus.answer(job) == "open":
+        assert len(bus.core.ledger.jobs[job].history) <= KEPT_HISTORY
+        bus.returned(b"w1", bus.given(b"w1")[-1])
+    assert bus.answer(job) == "worker_lost"
+    assert len(bus.given(b"w1")) == MOST_ATTEMPTS
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_last_segment_that_none_can_follow_is_none(durable: bool) -> None:
+    """Caught: the attempt after such a one had to begin with segment 2**32, which ended the broker."""
+    bus = Bus(journal="here")
+    bus.ready(b"w1")
+    job = bus.submit(durable=durable)
+    if durable:
+        bus.core.journalled(bus.core.to_journal.pop(), None, bus.now)
+        bus.settle()
+    (key,) = bus.given(b"w1")
+    bus.started(b"w1", key)
+    bus.chunk(b"w1", key, segment=2**32 - 1)
+    bus.ready(b"w2")
+    assert bus.given(b"w2") == [job + b"\0\2"]
+    assert bus.sent.to_worker[b"w2"][-1][0][24:28] == bytes(4)
