@@ -229,10 +229,20 @@ def decode_submit(data: bytes) -> tuple[Submit, bytes]:
 
 
 def failed(error: BusError, history: Sequence[str] = ()) -> Failed:
-    """Turn an error of ours into the header that carries it."""
+    """Turn an error of ours into the header that carries it. What others have said in it is cut to fit."""
     return Failed(
         error.code,
-        error.message[:2000],
+        _cut(error.message, 2000, _MESSAGE_BYTES),
         error.retry_after_s,
-        [line[:300] for line in history][-16:],
+        [_cut(line, 300, _LINE_BYTES) for line in history[-16:]],
     )
+
+
+_MESSAGE_BYTES: Final = 6000
+_LINE_BYTES: Final = 600
+"""All of them, with the message, are smaller than a header: a letter may take four bytes."""
+
+
+def _cut(text: str, characters: int, size_bytes: int) -> str:
+    text = text[:characters]
+    return text if text.isascii() else text.encode("utf-8", "replace")[:size_bytes].decode("utf-8", "ignore")

@@ -713,3 +713,21 @@ def test_a_last_segment_that_none_can_follow_is_none(durable: bool) -> None:
     bus.ready(b"w2")
     assert bus.given(b"w2") == [job + b"\0\2"]
     assert bus.sent.to_worker[b"w2"][-1][0][24:28] == bytes(4)
+
+
+def test_words_of_workers_that_fill_more_than_a_header_are_cut() -> None:
+    """Caught: letters of four bytes made FAILED larger than a header may be, so the job could not be ended;
+    at its deadline that ended the broker."""
+    bus = Bus()
+    letter = "\N{SPEAKING HEAD IN SILHOUETTE}"
+    bus.ready(b"w1", letter * 128)
+    job = bus.submit()
+    for _ in range(16):
+        bus.returned(b"w1", bus.given(b"w1")[-1])
+    envelope = wire.pack_envelope(wire.FAILED, job, 17)
+    bus.core.failed(b"w1", envelope, encode(Failed("engine_error", letter * 2000)), bus.now)
+    bus.settle()
+    assert bus.answer(job) == "engine_error"
+    said = decode(bus.sent.to_client[b"c"][-1][1], Failed)
+    assert len(said.history) == 16
+    assert set(said.message) == {letter}
