@@ -30,7 +30,7 @@ from tests.fuzz.samples import JOBS, message_of
 from voicebus.client import Client
 from voicebus.client.launch import Bus, WorkerPlan, worker_command
 from voicebus.client.processes import Child
-from voicebus.common import wire
+from voicebus.common import bundles, wire
 
 PLANTED: Final = Path(__file__).parent / "planted"
 ENGINE: Final = "tone"
@@ -229,7 +229,7 @@ class FalseBroker:
                 if peer not in peers:
                     peers[:] = [*peers[-3:], peer]
                 if frames and len(frames[0]) == wire.ENVELOPE_BYTES:
-                    self._jobs = [*self._jobs[-11:], frames[0][4:20]]
+                    self._jobs = [*self._jobs, *_named(frames)][-24:]
                     said += self._answer(router, peer, frames[0])
             for peer in peers:
                 for frames in changed(dice.choice(dice.choice(lines)), dice, kinds):
@@ -270,6 +270,14 @@ WORKER_SAYS: Final = (
     wire.READY, wire.HEARTBEAT, wire.STARTED, wire.CHUNK, wire.DONE, wire.SPOKEN, wire.FAILED, wire.RETURN,
     wire.DRAIN, wire.DRAINED, wire.GOODBYE,
 )  # fmt: skip
+
+
+def _named(frames: list[bytes]) -> list[bytes]:
+    """The jobs that a message names, or those in its bundle do."""
+    envelopes = [frames[0]]
+    if frames[0][3] == wire.BUNDLE and len(frames) == 2:
+        envelopes = [envelope for envelope, _, _ in bundles.unpack(frames[1])]
+    return [envelope[4:20] for envelope in envelopes if envelope[4:20] != wire.NO_JOB]
 
 
 def _told(router: zmq.Socket[bytes], frames: list[bytes]) -> int:
