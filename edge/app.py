@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +156,7 @@ class Server:
         return "problem" if route is None else route.shape
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[Addresses]:
+    async def listening(self) -> AsyncGenerator[Addresses]:
         """Serve while the block runs. Raises `ConfigError` where an address cannot be had."""
         edge = self._config.edge
         async with AsyncExitStack() as stack:
@@ -189,7 +189,7 @@ class Server:
             yield Addresses(f"{scheme}://{_shown(address)}", wyoming)
 
     @asynccontextmanager
-    async def _doors(self, runner: web.AppRunner) -> AsyncIterator[tuple[str, int]]:
+    async def _doors(self, runner: web.AppRunner) -> AsyncGenerator[tuple[str, int]]:
         """Take connections while the block runs; gives the first address. Raises `OSError`."""
         edge, gate, loop = self._config.edge, self._gate, asyncio.get_running_loop()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -186,7 +186,7 @@ class Limits:
             await self._counted(lambda windows: windows.count_key(key, key_rpm))
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self) -> AsyncGenerator[None]:
         """One of the places for what is done at once. Raises `Overloaded` where all are taken."""
         if self.busy >= self._places:
             raise Overloaded(

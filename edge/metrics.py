@@ -20,6 +20,8 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from .service import engines_of
+
 if TYPE_CHECKING:
     from .news import Happening
 
@@ -110,7 +112,8 @@ def bus_metrics(status: Mapping[str, Any] | None) -> Iterable[Metric]:
     if status is None:
         return
     jobs = CounterMetricFamily("voicebus_jobs", "Jobs by how they ended.", labels=("outcome",))
-    for outcome, count in (status.get("totals") or {}).items():
+    totals: Mapping[str, object] = status.get("totals") or {}
+    for outcome, count in totals.items():
         if isinstance(count, int):
             jobs.add_metric((outcome,), count)
     yield jobs
@@ -125,7 +128,7 @@ def bus_metrics(status: Mapping[str, Any] | None) -> Iterable[Metric]:
         yield gauge
     workers = GaugeMetricFamily("voicebus_workers", "Workers connected.", labels=("engine",))
     slots = GaugeMetricFamily("voicebus_worker_slots", "Jobs that workers take at once.", labels=("engine",))
-    for engine, known in (status.get("engines") or {}).items():
+    for engine, known in engines_of(status).items():
         workers.add_metric((engine,), float(known.get("workers", 0)))
         slots.add_metric((engine,), float(known.get("slots", 0)))
     yield workers

@@ -18,6 +18,7 @@ from .openapi import document
 from .requests import CALLER
 from .respond import respond
 from .routes import JSON, Answer, Route
+from .service import engines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,7 +129,7 @@ class Operation:
             if knows:
                 raise
             raise BrokerUnreachable("the broker does not answer") from None
-        engines = [name for name, engine in (status.get("engines") or {}).items() if engine.get("workers")]
+        engines = [name for name, engine in engines_of(status).items() if engine.get("workers")]
         if not engines:
             raise NoWorker("the broker answers, but no worker is connected to it")
         return respond(Ready("ok", str(status.get("broker", "")), sorted(engines)) if knows else Ready("ok"))

@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from ..common.errors import BadRequest, BusError, Cancelled, EngineError, TextTooLong, UnknownVoice
 from .keys import NOBODY, Caller
@@ -120,7 +120,7 @@ class Service:
         wish = await self._translated(wish)
         await self._limits.pay(wish.caller, len(wish.text))
         began = time.monotonic()
-        chunks = self._tenant(wish.caller.tenant).stream(
+        speech = self._tenant(wish.caller.tenant).stream(
             wish.text,
             voice=wish.voice,
             engine=wish.engine,
@@ -128,6 +128,8 @@ class Service:
             speed=wish.speed,
             options=wish.options,
         )
+        # That it can be closed the client says in its docstring, and not in its types.
+        chunks = cast("AsyncGenerator[Chunk]", speech)
         try:
             first = await anext(chunks, None)
             if first is None:
@@ -160,9 +162,9 @@ class Service:
         self._status_at = time.monotonic()
         return self._status
 
-    async def engines(self) -> dict[str, Any]:
+    async def engines(self) -> Mapping[str, Mapping[str, Any]]:
         """The engines that the broker knows, by name."""
-        return dict((await self.status(ENGINES_FOR_S)).get("engines") or {})
+        return engines_of(await self.status(ENGINES_FOR_S))
 
     async def takes_durable(self) -> bool:
         """Whether the broker keeps jobs when this process is gone."""
@@ -252,3 +254,8 @@ class Service:
             code=code,
         )
         self._news.tell(wish.caller.tenant, happening)
+
+
+def engines_of(status: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The engines that a status of the bus tells of, by name."""
+    return cast("Mapping[str, Mapping[str, Any]]", status.get("engines") or {})

@@ -24,6 +24,7 @@ from .addresses import bucket
 from .news import Happening, News
 from .requests import ADDRESS, CALLER
 from .routes import Route
+from .service import engines_of
 
 if TYPE_CHECKING:
     from .keys import Caller, Keys
@@ -136,7 +137,8 @@ class Watcher:
             status = await self._service.status()
         except BusError as error:
             # The page says so, and goes on by itself when the broker is back.
-            full = {"type": "status", "error": {"code": error.code, "message": error.message}, "workers": []}
+            told = {"code": error.code, "message": error.message}
+            full: dict[str, Any] = {"type": "status", "error": told, "workers": []}
             return Status(msgspec.json.encode(full), _little(ready=False))
         full = {**shown(status), "jobs_per_s": rates.add(monotonic(), status)}
         return Status(msgspec.json.encode(full), _little(ready=bool(status.get("workers"))))
@@ -163,6 +165,7 @@ class Rates:
 
 def shown(status: Mapping[str, Any]) -> dict[str, Any]:
     """What a watcher sees. Nothing in it moves while nothing happens."""
+    workers: list[Mapping[str, Any]] = status.get("workers") or []
     return {
         "type": "status",
         "broker": status.get("broker", ""),
@@ -172,14 +175,14 @@ def shown(status: Mapping[str, Any]) -> dict[str, Any]:
         "totals": status.get("totals") or {},
         "engines": {
             name: {key: engine.get(key) for key in ("queued", "workers", "slots", "languages")}
-            for name, engine in (status.get("engines") or {}).items()
+            for name, engine in engines_of(status).items()
         },
         "workers": [
             {
                 key: worker.get(key)
                 for key in ("id", "engine", "state", "slots", "open", "jobs_done", "warm_voices")
             }
-            for worker in status.get("workers") or []
+            for worker in workers
         ],
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -65,7 +65,7 @@ class Talk:
         self._has_ended = True
         self._moved.set()
 
-    async def heard(self) -> AsyncIterator[Heard]:
+    async def heard(self) -> AsyncGenerator[Heard]:
         """The sentences, each from its first audio. Raises what the beginning of one raises."""
         while True:
             while self._under_way:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from time import monotonic
@@ -223,7 +223,7 @@ class _Bounded(asyncio.StreamReader):
 @asynccontextmanager
 async def house(
     service: Service, host: str, port: int, version: str, stall_timeout_s: float
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str]:
     """Serve while the block runs; gives the address, `tcp://host:port`."""
     handlers: dict[House, asyncio.Task[None]] = {}
 
