@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from ..common.errors import Forbidden
 from .requests import CORS
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 METHODS: Final = "GET, POST, DELETE, OPTIONS"
 HEADERS: Final = "Authorization, Content-Type, X-Request-Id, xi-api-key"
 EXPOSED: Final = (
@@ -73,7 +72,7 @@ class Origins:
             return False
         return True
 
-    def middleware(self) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    def middleware(self) -> Middleware:
         """Answers a browser's question beforehand, and marks what may be read."""
 
         @web.middleware

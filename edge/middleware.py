@@ -10,10 +10,11 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, typedefs, web
+from aiohttp.typedefs import Handler
 
 from ..common.errors import BadRequest, BusError, ConfigError, EngineError, KeyRefused, Unauthorized
 from . import headers as every
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from .routes import Route
 
 log = logging.getLogger(__name__)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CLIENT_LEFT: Final = 499
 SHOWN_PATH: Final = 200
 """Of a path in the log, as it was sent: percent signs cannot write a line of their own."""
@@ -57,7 +57,7 @@ class Middleware:
         self._server = server
         self._headers = headers
 
-    def all(self) -> list[Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]]:
+    def all(self) -> list[typedefs.Middleware]:
         """The outermost first. Cross-origin rules (`cors.py`) stand between errors and limits."""
         return [self.known, self.told, self._server.origins.middleware(), self.counted]
 
@@ -217,6 +217,6 @@ def _said(error: web.HTTPException, request: web.Request) -> str:
         return "there is nothing at this path: GET /docs tells what there is"
     if isinstance(error, web.HTTPMethodNotAllowed):
         return f"{error.method} is not taken here: {', '.join(sorted(error.allowed_methods))} are"
-    if error.status == 400 and "Upgrade" in error.text:
+    if error.status == 400 and "Upgrade" in (error.text or ""):
         return "only WebSockets are taken here: `Connection: Upgrade`, `Upgrade: websocket`, version 13"
     return error.reason

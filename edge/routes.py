@@ -6,12 +6,11 @@ description cannot fall behind.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
-from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from ..common.errors import (
     BadRequest,
@@ -27,7 +26,6 @@ from .problems import BodyTooLarge, RequestTimeout, Shape, UnsupportedMediaType
 if TYPE_CHECKING:
     from ..common.apikeys import Scope
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JSON: Final = "application/json"
 FORM: Final = "multipart/form-data"
 
