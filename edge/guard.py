@@ -80,8 +80,8 @@ class Guarded(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let it in, and start its time."""
         wire = cast("asyncio.Transport", transport)
-        peer = wire.get_extra_info("peername")
-        address = self._admitted or (str(peer[0]) if isinstance(peer, tuple) else "")
+        peer = cast("tuple[str, int] | tuple[str, int, int, int] | None", wire.get_extra_info("peername"))
+        address = self._admitted or (peer[0] if peer else "")
         if self._admitted is None and not self._gate.enter(address):
             wire.abort()
             return

@@ -83,7 +83,7 @@ def _wav(files: SoundFiles) -> Iterator[bytes]:
         with soundfile.SoundFile(files.folder / name) as file:
             resampler = StreamResampler(file.samplerate, rate_hz)
             exact = file.samplerate == rate_hz
-            while (block := file.read(BLOCK_FRAMES, dtype="int16")).size:
+            while (block := np.asarray(file.read(BLOCK_FRAMES, dtype="int16"), np.int16)).size:
                 yield _bytes(block if exact else to_s16(resampler.feed(block)))
             if not exact:
                 yield _bytes(to_s16(resampler.feed(np.zeros(0, np.int16), last=True)))
@@ -120,6 +120,9 @@ class _Outlet:
 
     def flush(self) -> None:
         """Nothing is kept back."""
+
+    def close(self) -> None:
+        """Nothing is held open; what was written last is still to be taken."""
 
     def take(self) -> bytes:
         taken = b"".join(self._parts)

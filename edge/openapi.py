@@ -106,7 +106,7 @@ def _query(form: type[msgspec.Struct], components: Mapping[str, Any]) -> list[di
 def _responses(route: Route, named: Mapping[Any, Any]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for answer in route.answers:
-        content = {
+        content: dict[str, dict[str, Any]] = {
             kind: {"schema": named[answer.type] if answer.type is not None and kind == JSON else {}}
             for kind in answer.media_types
         }
