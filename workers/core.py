@@ -191,7 +191,7 @@ class WorkerCore:
         if all(other.refusal is not None for other in self.links):
             self._give_up(error, now, out)
         else:
-            self._lose(link, "lets this worker in no more", now, out)
+            self._lose(link, "does not take this worker", now, out)
 
     def cut_short(self, index: int, out: Actions) -> None:
         """A handshake broke off. The broker may be about to leave; if it goes on, somebody should know."""
@@ -241,7 +241,7 @@ class WorkerCore:
             link.refusals += 1
             if link.refusals >= REFUSALS:
                 message = f"a newer worker took over the id {self.worker!r}: give each worker its own --id"
-                self._give_up(Conflict(message), now, out)
+                self.refused(link.index, Conflict(message), now, out)
                 return
         self._lose(link, "has left", now, out)
 

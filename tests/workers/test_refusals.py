@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tests.workers.model import World, ready_world
+from voicebus.common import wire
 from voicebus.common.errors import Unauthorized
+from voicebus.workers.core import REFUSALS
 from voicebus.workers.states import LinkState
 
 
@@ -45,3 +47,17 @@ def test_handshakes_that_break_off_are_told_once() -> None:
         world.do(world.core.cut_short, 0)
     said = [line for line in world.log if "ends each connection in its beginning" in line]
     assert len(said) == 1
+
+
+def test_one_broker_of_several_cannot_end_a_worker_by_saying_goodbye() -> None:
+    """Caught by the fuzzer: two GOODBYEs in answer to READY ended it for all brokers."""
+    world = ready_world(brokers=2, slots=2)
+    world.broker(wire.GOODBYE, link=0)
+    for _ in range(3 * REFUSALS):
+        world.tick(1)
+        if world.core.links[0].state is LinkState.CONNECTING:
+            world.broker(wire.GOODBYE, link=0)
+        world.broker(wire.HEARTBEAT, link=1)
+    assert world.core.links[0].refusal is not None
+    assert world.core.error is None
+    assert world.core.links[1].state is LinkState.REGISTERED
