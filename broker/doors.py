@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket as sockets
+import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -145,7 +146,10 @@ class Door:
         """Remember which of the process's files a connection is, so that it can be broken."""
         with suppress(OSError, zmq.ZMQError, ValueError):
             descriptor = frame.get(_SRCFD)
-            self._lines[peer] = descriptor, os.fstat(descriptor).st_ino
+            found = os.fstat(descriptor)
+            # The peer may have gone, and its number may be another file's by now.
+            if stat.S_ISSOCK(found.st_mode):
+                self._lines[peer] = descriptor, found.st_ino
 
 
 def _user_id(frame: Any) -> str:
@@ -166,7 +170,8 @@ def _break(descriptor: int, inode: int) -> None:
     The number may mean another file by now, so it is compared: at worst a stranger has to connect anew.
     """
     with suppress(OSError):
-        if os.fstat(descriptor).st_ino != inode:
+        found = os.fstat(descriptor)
+        if found.st_ino != inode or not stat.S_ISSOCK(found.st_mode):
             return
         with sockets.socket(fileno=os.dup(descriptor)) as line:
             line.shutdown(sockets.SHUT_RDWR)

@@ -6,8 +6,10 @@ Each is played on real connections, partly byte by byte, while honest peers go o
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,7 +18,10 @@ import zmq
 
 from tests.broker.test_loop import Running
 from voicebus.broker import binding, pools
+from voicebus.broker.doors import Door
 from voicebus.broker.manners import ALLOWANCE
+from voicebus.broker.outbox import Outbox
+from voicebus.broker.roles import CLIENTS
 from voicebus.client import Client
 from voicebus.common import wire
 
@@ -204,6 +209,27 @@ def test_a_message_of_a_million_frames_costs_its_sender_the_connection_and_other
     worker.recv(wire.HEARTBEAT)
     assert is_served(bus)
     assert bus.status()["totals"]["turned_away"] == 1
+
+
+def test_a_file_that_has_the_number_of_a_connection_that_is_gone_is_left_alone(tmp_path: Path) -> None:
+    """Caught: it was copied and found to be no socket, and the copy stayed open."""
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.ROUTER) as router,
+        open(tmp_path / "journal", "w+b") as file,
+    ):
+
+        class Frame:
+            def get(self, _: int) -> int:
+                return file.fileno()
+
+        door = Door(CLIENTS, router, Outbox(router), lambda _: {}, None, with_payload=True)
+        before = os.listdir("/dev/fd")
+        door.note_line(b"gone", Frame())
+        door.shut(b"gone")
+        door.break_off()
+        assert os.listdir("/dev/fd") == before
+        file.write(b"still here")
 
 
 @pytest.mark.parametrize("words", [b"", bytes(200), b"\xff" * 200, b"\xff" + bytes(8) + b"\x7f"])
