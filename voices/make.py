@@ -15,13 +15,15 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import soundfile as sf
 import soxr
 import yaml
 from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 
 RATE_HZ = 24_000
 LEVEL_DBFS = -23.0
@@ -30,6 +32,16 @@ MARGIN_S = 0.15
 CONSENT = (
     "Synthetic: no person speaks here, the recording was made by a program from a freely licensed voice."
 )
+
+
+class _World(Protocol):
+    """What is used of pyworld, which has no types."""
+
+    def harvest(self, x: Array, fs: int, f0_floor: float, f0_ceil: float, /) -> tuple[Array, Array]: ...
+    def stonemask(self, x: Array, f0: Array, times: Array, fs: int, /) -> Array: ...
+    def cheaptrick(self, x: Array, f0: Array, times: Array, fs: int, /) -> Array: ...
+    def d4c(self, x: Array, f0: Array, times: Array, fs: int, /) -> Array: ...
+    def synthesize(self, f0: Array, envelope: Array, aperiodicity: Array, fs: int, /) -> Array: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,7 @@ RECIPES = (
 )
 
 
-def spoken(text: str) -> NDArray[np.float64]:
+def spoken(text: str) -> Array:
     """Let Festival say `text` with CMU SLT (an HTS voice of 32 kHz); float64 mono at `RATE_HZ`."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "speech.wav")
@@ -80,27 +92,32 @@ def spoken(text: str) -> NDArray[np.float64]:
     return soxr.resample(samples, rate_hz, RATE_HZ)
 
 
-def another_body(samples: NDArray[np.float64], recipe: Recipe) -> NDArray[np.float64]:
+def another_body(samples: Array, recipe: Recipe) -> Array:
     """Move formants and pitch with WORLD (Morise et al. 2016), keeping the timing."""
     import pyworld
 
-    pitch_hz, times = pyworld.harvest(samples, RATE_HZ, 60, 500)
-    pitch_hz = pyworld.stonemask(samples, pitch_hz, times, RATE_HZ)
-    envelope = np.log(pyworld.cheaptrick(samples, pitch_hz, times, RATE_HZ))
-    noise = pyworld.d4c(samples, pitch_hz, times, RATE_HZ)
-    bins = np.arange(envelope.shape[1])
+    world = cast("_World", pyworld)
+    pitch_hz, times = world.harvest(samples, RATE_HZ, 60, 500)
+    pitch_hz = world.stonemask(samples, pitch_hz, times, RATE_HZ)
+    envelope = np.log(world.cheaptrick(samples, pitch_hz, times, RATE_HZ))
+    noise = world.d4c(samples, pitch_hz, times, RATE_HZ)
+    bins = np.arange(len(envelope[0]))
     origin = np.clip(bins / recipe.formants, 0, bins[-1])
-    moved_envelope = np.exp(np.stack([np.interp(origin, bins, frame) for frame in envelope]))
-    moved_noise = np.stack([np.interp(origin, bins, frame) for frame in noise])
+
+    def stretched(frame: Array) -> Array:
+        return np.interp(origin, bins, frame)
+
+    moved_envelope = np.exp(np.stack([stretched(frame) for frame in envelope]))
+    moved_noise = np.stack([stretched(frame) for frame in noise])
     voiced = pitch_hz > 0
     logs = np.log(pitch_hz[voiced])
     middle = np.median(logs)
     moved_pitch = pitch_hz.copy()
     moved_pitch[voiced] = np.exp(middle + (logs - middle) * recipe.movement) * recipe.pitch
-    return pyworld.synthesize(moved_pitch, moved_envelope, moved_noise, RATE_HZ)
+    return world.synthesize(moved_pitch, moved_envelope, moved_noise, RATE_HZ)
 
 
-def levelled(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+def levelled(samples: Array) -> Array:
     """Trim the silence around the speech and bring it to the usual level without clipping."""
     samples = samples - samples.mean()
     loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
