@@ -18,8 +18,9 @@ import zmq
 from voicebus.broker.roles import COMMANDS, SAID
 from voicebus.client import Client
 from voicebus.common import wire
+from voicebus.common.atomic import write_bytes
 from voicebus.common.errors import BrokerUnreachable, Forbidden, Unauthorized
-from voicebus.common.keyring import KeyFile, Keyring, Role, read_key
+from voicebus.common.keyring import ALLOWED, KeyFile, Keyring, Role, read_key
 
 from .conftest import House
 from .peers import Peer, pack
@@ -106,6 +107,32 @@ def test_a_key_that_is_revoked_is_cut_off_and_not_let_in_again(house: House, doo
     assert peer.event() == (zmq.EVENT_HANDSHAKE_FAILED_AUTH, 400)
     with Client(house.bus.frontend, key=house.key("client")) as client:
         assert "leaving" not in {worker["id"] for worker in client.status()["workers"]}
+
+
+def test_a_key_that_is_revoked_between_handshake_and_first_word_is_of_no_use(house: House) -> None:
+    peer = house.peer("frontend", house.new_key("early", Role.CLIENT))
+    assert peer.is_let_in
+    house.ring.revoke("early")
+    peer.send(wire.PING)
+    assert msgspec.msgpack.decode(peer.recv(wire.FAILED)[1])[0] == "unauthorized"
+    peer.wait_cut_off()
+
+
+def test_a_key_that_is_bound_to_a_tenant_while_it_is_used_is_looked_at_again(house: House) -> None:
+    peer = house.peer("frontend", house.new_key("loose", Role.CLIENT))
+    peer.send(wire.PING)
+    peer.recv(wire.PONG)
+    listed = [
+        msgspec.structs.replace(key, tenant="radio") if key.name == "loose" else key
+        for key in house.ring.list()
+    ]
+    write_bytes(house.ring.folder / ALLOWED, msgspec.json.encode(listed), mode=0o600)
+    peer.wait_cut_off()
+    with (
+        Client(house.bus.frontend, key=house.key("loose"), tenant="theatre") as client,
+        pytest.raises(Forbidden),
+    ):
+        client.say("Off.", engine="tone")
 
 
 def test_the_jobs_of_a_worker_whose_key_is_revoked_go_to_others(house: House) -> None:
