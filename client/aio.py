@@ -7,7 +7,7 @@ the task that waits cancels the job.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
@@ -187,7 +187,7 @@ class AsyncClient(Face):
         deadline_s: float | None = None,
         options: Options | None = None,
         ahead: int = 8,
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk]:
         """Speak a text of any length and yield its audio as it comes, in order.
 
         Up to `ahead` sentences are under way. Closing the iterator early (`aclose`) cancels what is left. An
@@ -227,7 +227,7 @@ class AsyncClient(Face):
         in_order: bool = True,
         durable: bool = False,
         naming: Naming | None = None,
-    ) -> AsyncIterator[Result]:
+    ) -> AsyncGenerator[Result]:
         """Speak many lines at once and yield a `Result` for each, in order; `lines` may be asynchronous.
 
         While an asynchronous `lines` has nothing new, results that are ready are still given out.

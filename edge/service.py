@@ -120,7 +120,7 @@ class Service:
         wish = await self._translated(wish)
         await self._limits.pay(wish.caller, len(wish.text))
         began = time.monotonic()
-        speech = self._tenant(wish.caller.tenant).stream(
+        chunks = self._tenant(wish.caller.tenant).stream(
             wish.text,
             voice=wish.voice,
             engine=wish.engine,
@@ -128,8 +128,6 @@ class Service:
             speed=wish.speed,
             options=wish.options,
         )
-        # That it can be closed the client says in its docstring, and not in its types.
-        chunks = cast("AsyncGenerator[Chunk]", speech)
         try:
             first = await anext(chunks, None)
             if first is None:
