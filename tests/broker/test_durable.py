@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.broker.model import DONE, STARTED, Bus
+from voicebus.broker import admin
 from voicebus.broker.entries import (
     Audio,
     Dropped,
@@ -19,9 +21,11 @@ from voicebus.broker.entries import (
     Recovered,
     Rewound,
 )
+from voicebus.broker.roles import Rights
 from voicebus.common import wire
 from voicebus.common.errors import StorageError
-from voicebus.common.messages import Submit, encode
+from voicebus.common.keyring import Role
+from voicebus.common.messages import Admin, AdminReply, Submit, decode, encode
 
 
 class Written(Bus):
@@ -324,3 +328,24 @@ def test_a_submitter_that_fetches_before_the_answer_stands_is_told_when_it_does(
     ((envelope, _),) = bus.sent.to_client[b"c"][before:]
     assert envelope[3] == wire.ACCEPTED
     assert envelope[23] & wire.STORED
+
+
+def test_a_key_that_is_bound_to_a_tenant_is_told_nothing_of_anothers_ended_jobs() -> None:
+    bus = Written()
+    bus.ready(b"w")
+    theirs = bus.submit(durable=True, tenant="theatre")
+    bus.write()
+    bus.finish(b"w", bus.given(b"w")[-1])
+    bus.write()
+    told: dict[str, list[Any]] = {}
+    for tenant in ("radio", "theatre"):
+        rights = Rights(Role.CLIENT, tenant)
+        for command, target in (("job", theirs.hex()), ("jobs", ""), ("jobs", "done")):
+            header = encode(Admin(command, target))
+            admin.answer(bus.core, b"a", wire.pack_envelope(wire.ADMIN), header, bus.now, rights)
+            _, _, reply, document = bus.core.to_clients.pop()
+            found = msgspec.msgpack.decode(document)
+            told.setdefault(tenant, []).append(decode(reply, AdminReply).code or found.get("jobs", found))
+    assert told["radio"] == ["unknown_job", [], []]
+    (ended, *lists) = told["theatre"]
+    assert (ended["id"], ended["state"], lists) == (theirs.hex(), "done", [[ended], [ended]])
