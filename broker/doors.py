@@ -50,8 +50,8 @@ class Door:
     """
 
     __slots__ = (
-        "_allowed", "_breaking", "_guests", "_handlers_of", "_lines", "_made", "_seen", "events", "frames",
-        "name", "out", "recv", "skips", "tables", "with_payload",
+        "_allowed", "_breaking", "_guests", "_handlers_of", "_lines", "_made", "_seen", "_shut", "events",
+        "frames", "name", "out", "recv", "skips", "tables", "with_payload",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +75,10 @@ class Door:
         "What each connection may say."
         self.skips = False
         "In the middle of a message with too many frames, the rest of which is still to be thrown away."
+        self._shut: list[bytes] = []
+        "Connections that were shut since the last look round, and may have an answer on its way."
         self._breaking: list[bytes] = []
+        "Those that were shut before it."
         self._handlers_of = handlers_of
         self._made: dict[Rights, Handlers] = {}
         self._allowed = allowed
@@ -109,15 +112,19 @@ class Door:
         self.tables.pop(peer, None)
         self.tables[peer] = SHUT
         self._guests.pop(peer, None)
-        self._breaking.append(peer)
+        self._shut.append(peer)
 
     def break_off(self) -> None:
-        """Break the connections that were shut."""
+        """Break the connections that had been shut when this was last called."""
         for peer in self._breaking:
-            line = self._lines.pop(peer, None)
-            if line is not None:
-                _break(*line)
-        self._breaking.clear()
+            self.break_now(peer)
+        self._breaking, self._shut = self._shut, []
+
+    def break_now(self, peer: bytes) -> None:
+        """Break a connection, whatever is on its way to it."""
+        line = self._lines.pop(peer, None)
+        if line is not None:
+            _break(*line)
 
     def revoked(self) -> Iterator[tuple[bytes, BusError]]:
         """The connections whose keys are not what they were when we met."""

@@ -210,11 +210,11 @@ class Loop:
     def _turn_away(self, door: Door, peer: bytes, now: float, *, at_once: bool = True) -> None:
         """Listen to a connection no more; what it had goes to others, or is given up.
 
-        With `at_once` it is broken as well; else at the next look round, so that it can read why.
+        With `at_once` it is broken as well; else at the next look round but one, so that it can read why.
         """
         door.shut(peer)
         if at_once:
-            door.break_off()
+            door.break_now(peer)
         self.core.ledger.totals["turned_away"] += 1
         if door is self._workers:
             self.core.worker_leaves(peer, "was turned away", now, counted=True)

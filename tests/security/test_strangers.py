@@ -211,6 +211,26 @@ def test_a_message_of_a_million_frames_costs_its_sender_the_connection_and_other
     assert bus.status()["totals"]["turned_away"] == 1
 
 
+def test_whoever_is_turned_away_has_a_moment_to_read_why() -> None:
+    """Caught: where a look round was due in the turn in which a peer was turned away, its connection was
+    broken before the answer had been sent."""
+    here, there = socket.socketpair()
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router, here, there:
+
+        class Frame:
+            def get(self, _: int) -> int:
+                return here.fileno()
+
+        door = Door(CLIENTS, router, Outbox(router), lambda _: {}, None, with_payload=True)
+        door.note_line(b"peer", Frame())
+        door.shut(b"peer")
+        door.break_off()
+        here.send(b"why")
+        door.break_off()
+        assert there.recv(8) == b"why"
+        assert there.recv(8) == b""
+
+
 def test_a_file_that_has_the_number_of_a_connection_that_is_gone_is_left_alone(tmp_path: Path) -> None:
     """Caught: it was copied and found to be no socket, and the copy stayed open."""
     with (
@@ -227,7 +247,7 @@ def test_a_file_that_has_the_number_of_a_connection_that_is_gone_is_left_alone(t
         before = os.listdir("/dev/fd")
         door.note_line(b"gone", Frame())
         door.shut(b"gone")
-        door.break_off()
+        door.break_now(b"gone")
         assert os.listdir("/dev/fd") == before
         file.write(b"still here")
 
