@@ -22,7 +22,7 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 from msgspec import Meta, Struct
 
-from .atomic import write_bytes
+from .atomic import private_folder, write_bytes
 from .errors import BadRequest, ConfigError
 from .printable import refuse_unprintable
 
@@ -176,7 +176,7 @@ class ApiKeys:
     def _locked(self) -> Generator[None]:
         """Alone with the file: it is replaced as a whole, and two who add would lose one of the two."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._path.parent)
             descriptor = os.open(self._path.parent, os.O_RDONLY)
         except OSError as error:
             raise ConfigError(f"{self._path.parent}: cannot be used: {error.strerror}") from None

@@ -46,6 +46,15 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, mode: int = 0o666)
         file.write(data)
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder, and what is missing above it, for this user alone; what is there stays as it is.
+
+    Raises `OSError`.
+    """
+    for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)  # with `parents`, mkdir gives those the umask's mode
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` last through a power cut; file systems that cannot are left as they are."""
     with suppress(OSError):

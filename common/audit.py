@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from .atomic import sync_folder
+from .atomic import private_folder, sync_folder
 from .errors import BusError, StorageError
 from .printable import printable
 
@@ -120,7 +120,7 @@ class Audit:
         path = self._path
         if path is None:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         with _locked(path) as descriptor:
             is_full = os.fstat(descriptor).st_size >= self._max_bytes
             if is_full:

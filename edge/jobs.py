@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from ..client.batch import Folder, Tally, Wishes, run
 from ..client.batch_input import Line
-from ..common.atomic import write_bytes
+from ..common.atomic import private_folder, write_bytes
 from ..common.errors import BrokerUnreachable, BusError, EngineError, Overloaded, StorageError, UnknownJob
 from .news import Happening
 
@@ -124,7 +124,7 @@ class Works:
             self._refuse_greed(tenant)
             self._all[id] = work
         try:
-            work.folder.mkdir(parents=True)
+            private_folder(work.folder)
             write_bytes(work.folder / ASKED, msgspec.json.encode(asked))
         except OSError as error:
             with self._lock:
