@@ -63,6 +63,19 @@ def test_a_file_that_others_may_read_is_refused_with_the_remedy(ring: Keyring, n
         read_key(place) if name.endswith(".key") else Allowed(ring.folder)
 
 
+@pytest.mark.parametrize("name", ["client.key", ALLOWED, "."])
+def test_what_another_user_has_put_there_is_refused(
+    ring: Keyring, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = ring.folder / name
+    if os.geteuid() == 0:
+        os.chown(place, 12_345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        read_key(place) if name.endswith(".key") else ring.list()
+
+
 def test_keys_are_not_made_over_others(ring: Keyring) -> None:
     before = {path.name: path.read_bytes() for path in ring.folder.iterdir()}
     with pytest.raises(BadRequest, match="has keys already"):

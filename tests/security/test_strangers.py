@@ -211,6 +211,14 @@ def test_a_message_of_a_million_frames_costs_its_sender_the_connection_and_other
     assert bus.status()["totals"]["turned_away"] == 1
 
 
+@pytest.mark.parametrize("door", ["frontend", "backend"])
+def test_a_frame_above_the_limit_is_not_even_read(bus: Running, door: str) -> None:
+    flood = RawPeer(getattr(bus, door))
+    flood.flood(1, bytes(wire.MAX_FRAME_BYTES + 1))
+    assert flood.is_cut_off()
+    assert bus.status()["totals"]["protocol_errors"] == 0
+
+
 def test_whoever_is_turned_away_has_a_moment_to_read_why() -> None:
     """Caught: where a look round was due in the turn in which a peer was turned away, its connection was
     broken before the answer had been sent."""
