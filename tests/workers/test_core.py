@@ -6,7 +6,14 @@ import pytest
 
 from tests.workers.model import World, key, ready_world
 from voicebus.common import wire
-from voicebus.common.errors import Cancelled, ConfigError, Conflict, EngineError, ModelMissing
+from voicebus.common.errors import (
+    Cancelled,
+    ConfigError,
+    Conflict,
+    EngineError,
+    ModelMissing,
+    Unauthorized,
+)
 from voicebus.common.messages import MAX_SLOTS, encode, failed
 from voicebus.common.wire import pack_envelope
 from voicebus.workers import control
@@ -336,6 +343,24 @@ def test_one_goodbye_means_the_broker_left_two_in_answer_to_ready_that_we_are_re
     world.die()
     assert isinstance(world.error, Conflict)
     assert "--id" in world.error.message
+
+
+def test_a_worker_goes_on_for_those_that_let_it_in_and_ends_where_nobody_does() -> None:
+    world = ready_world(brokers=2, slots=2)
+    world.give(1, link=0)
+    world.give(1, link=1)
+    world.do(world.core.refused, 0, Unauthorized("revoked"), world.now)
+    assert world.exit is None
+    assert not world.slots[0].killed
+    assert world.log.count("revoked") == 1
+    world.tick(60)
+    world.do(world.core.refused, 0, Unauthorized("revoked"), world.now)
+    assert world.log.count("revoked") == 1, "said once, however often it is tried"
+    world.do(world.core.refused, 1, Unauthorized("here too"), world.now)
+    for slot in range(2):
+        world.die(slot)
+    assert isinstance(world.error, Unauthorized)
+    assert world.error.message == "here too"
 
 
 def test_stop_returns_what_waits_finishes_what_runs_and_exits() -> None:
