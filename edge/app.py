@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import warnings
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, web
 
 from ..client import Client
 from ..common.audit import Audit
@@ -86,6 +87,9 @@ class Server:
         self._config = config
         # It warns of subprotocols that are not known, and a browser's key is one.
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+        for category in (BadContentDispositionHeader, BadContentDispositionParam):
+            # Python prints and keeps for ever every text that it was warned of, and these are strangers'.
+            warnings.simplefilter("ignore", category)
         self._certificate = certificate_of(edge.certificate, edge.certificate_key)
         self._headers = common_headers(edge)
         self.trusted = networks(edge.trusted_proxies)
