@@ -78,12 +78,17 @@ def main(
     wrong = _live(live_s, seed) if LIVE in chosen else 0
     chosen = [name for name in chosen if name != LIVE]
     left_s = seconds - (time.monotonic() - began) - (0 if plain or not guided.AVAILABLE else INSTRUMENTING_S)
-    share = max(0.5, left_s * at_once / max(1, len(chosen)))
+    rows, share = shared_out(chosen, left_s, at_once)
     with ThreadPoolExecutor(at_once) as pool:
-        rows = [chosen[start::at_once] for start in range(at_once) if chosen[start::at_once]]
         found = pool.map(lambda row: run_targets(row, share, seed, plain=plain, grow=grow), rows)
         outcomes = [outcome for row in found for outcome in row]
     sys.exit(_report(outcomes, time.monotonic() - began) | wrong if outcomes else wrong)
+
+
+def shared_out(names: list[str], seconds: float, at_once: int) -> tuple[list[list[str]], float]:
+    """Targets in rows that run beside each other, and how long each has: the longest row takes it all."""
+    rows = [names[start::at_once] for start in range(min(at_once, len(names)))]
+    return rows, max(0.5, seconds / max(map(len, rows), default=1))
 
 
 def _live(seconds: float, seed: int) -> int:

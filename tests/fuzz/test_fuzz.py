@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from tests.fuzz import mutate
+from tests.fuzz.__main__ import shared_out
 from tests.fuzz.broker_stage import BrokerStage
 from tests.fuzz.capture import FROM_CLIENT, FROM_WORKER, TO_CLIENT, TO_WORKER, conversations
 from tests.fuzz.client_stage import ClientStage
@@ -87,6 +88,15 @@ def test_the_same_seed_makes_the_same_inputs() -> None:
         data = next(iter(target.seeds()))
         first, second = (target.mutate(data, Random(7)) for _ in range(2))
         assert first == second, target.name
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_the_time_that_is_given_is_the_time_that_is_taken(count: int) -> None:
+    """One target had the time of as many as there are processors: 40 s where 20 were asked for."""
+    names = [str(number) for number in range(count)]
+    rows, share_s = shared_out(names, 20.0, 2)
+    assert sorted(name for row in rows for name in row) == names
+    assert max(map(len, rows)) * share_s == 20.0
 
 
 def test_a_loop_that_does_not_end_is_a_hang_and_not_a_wait() -> None:
