@@ -14,6 +14,7 @@ import soundfile
 from tests.fuzz.edge_targets import change_text
 from tests.fuzz.target import Target, refused, require
 from voicebus.common.audio import MAX_CHANNELS, decode, encode
+from voicebus.common.reference import MAX_STORED_RATE_HZ, MIN_SPEECH_S, prepare_reference
 from voicebus.common.text import split
 from voicebus.common.wire import check_text
 from voicebus.workers.engines.kokoro import clauses
@@ -86,6 +87,34 @@ def run_audio(data: bytes) -> None:
         )
 
 
+RATES_HZ: Final = (16_000, 16_001, 24_000, 44_100, 96_000, 8_000)
+LENGTHS_S: Final = (MIN_SPEECH_S + 0.5, MIN_SPEECH_S, 0.1, 0.0)
+
+
+def run_reference(data: bytes) -> None:
+    """What was decoded, looked at in the edge itself: samples over and over, until they last long enough."""
+    choice = data[0] if data else 0
+    rate_hz = RATES_HZ[choice % len(RATES_HZ)]
+    length = int(rate_hz * LENGTHS_S[choice // len(RATES_HZ) % len(LENGTHS_S)])
+    samples = np.frombuffer(data[1 : 1 + (len(data) - 1) // 2 * 2], "<i2").astype(np.float32) / 32_768
+    wav = encode(np.resize(samples, length), rate_hz)
+    with refused("bad_request"):
+        kept = prepare_reference(wav)
+        require(0 < kept.rate_hz <= MAX_STORED_RATE_HZ, "it is kept at a rate that a store may have")
+        again = prepare_reference(kept.wav)
+        require(again.rate_hz == kept.rate_hz and not again.cut, "what is kept is a recording that would do")
+
+
+def _reference_seeds() -> Iterable[bytes]:
+    """A tone that comes and goes as syllables do, and silence, noise and full scale beside it."""
+    at = np.arange(6000) / 16_000
+    tone = np.sin(2 * np.pi * 150 * at) * np.where(at % 0.3 < 0.25, 0.3, 0.001)
+    for number, sound in enumerate((tone, 0 * tone, np.sign(tone), tone + 0.5)):
+        quantised = (np.clip(sound, -1, 1) * 32_767).astype("<i2").tobytes()
+        yield bytes((number,)) + quantised
+        yield bytes((number + len(RATES_HZ),)) + quantised
+
+
 @cache
 def _sound() -> Any:
     return (0.3 * np.sin(np.arange(800, dtype=np.float32) * 0.2)).astype(np.float32)
@@ -136,5 +165,9 @@ TARGETS: Final = (
     Target(
         "audio", "a recording is bounded numbers, or refused as bad_request",
         run_audio, _audio_seeds, max_bytes=16_384, most_cpu_s=3.0, most_growth_bytes=512 << 20,
+    ),
+    Target(
+        "reference", "a decoded recording is kept as one that would do again, or refused as bad_request",
+        run_reference, _reference_seeds, max_bytes=16_384, most_cpu_s=3.0,
     ),
 )  # fmt: skip
