@@ -300,6 +300,7 @@ class BrokerCore:
             job is not None
             and job.state == _ASSIGNED
             and job.attempt == 1
+            and not job.next_chunk
             and len(payload)
             and not len(payload) & 1
             and not (job.submit.durable or job.silent or job.watchers)

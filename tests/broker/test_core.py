@@ -731,3 +731,16 @@ def test_words_of_workers_that_fill_more_than_a_header_are_cut() -> None:
     said = decode(bus.sent.to_client[b"c"][-1][1], Failed)
     assert len(said.history) == 16
     assert set(said.message) == {letter}
+
+
+def test_a_chunk_before_a_whole_attempt_in_one_message_is_not_counted_for_good() -> None:
+    """Caught: its bytes stayed on the account of the results, which in time had room for none any more."""
+    bus = Bus()
+    bus.ready(b"w1")
+    job = bus.submit()
+    (key,) = bus.given(b"w1")
+    bus.chunk(b"w1", key, audio=bytes(1000), end=False)
+    bus.spoken(b"w1", key)
+    assert bus.answer(job) == "done"
+    bus.pass_time(bus.settings.result_cache_s + 1, b"w1")
+    assert bus.core.results.size_bytes == 0
