@@ -100,6 +100,35 @@ def test_size_is_checked_before_decoding() -> None:
         m.encode(m.Submit(options={f"k{number}": "v" * 100 for number in range(200)}))
 
 
+OPTIONS = b"\x99\xa4tone\xa0\xa0\xa5batch\xa0\x00\x01\xc2\x81\xa1a"
+"""A Submit up to the value of its only option."""
+DEEP = 8000
+NO_HEADERS = {
+    "an extension": b"\x91\xd4\x05\x00",
+    "a timestamp": b"\x91\xd6\xff\x00\x00\x00\x00",
+    "an extension as an option": OPTIONS + b"\xd4\x05\x00",
+    "a timestamp as an option": OPTIONS + b"\xd6\xff\x00\x00\x00\x00",
+    "a large extension that is not there": OPTIONS + b"\xc9\xff\xff\xff\xff\x05",
+    "arrays in arrays": b"\x91" * DEEP + b"\xc0",
+    "arrays in an option": OPTIONS + b"\x91" * DEEP + b"\xc0",
+    "maps in an option": OPTIONS + b"\x81\xa1a" * (DEEP // 2) + b"\xc0",
+    "an array of four thousand million": b"\xdd\xff\xff\xff\xff",
+    "a map of four thousand million": OPTIONS[:-3] + b"\xdf\xff\xff\xff\xff",
+    "a text that is not there": b"\x91\xdb\xff\xff\xff\xff",
+}
+
+
+def test_the_bombs_below_would_be_headers_with_a_plain_option() -> None:
+    assert m.decode(OPTIONS + b"\x05", m.Submit).options == {"a": 5}
+
+
+@pytest.mark.parametrize("data", NO_HEADERS.values(), ids=NO_HEADERS)
+def test_bombs_and_extensions_are_refused_like_any_mistake(data: bytes) -> None:
+    for read in (lambda: m.decode(data, m.Submit), lambda: m.decode_submit(data)):
+        with pytest.raises(ProtocolError):
+            read()
+
+
 def test_an_error_travels_whole() -> None:
     sent = m.failed(RateLimited("slow down", retry_after_s=2.5), ["attempt 1"])
     error = m.decode(m.encode(sent), m.Failed).error()
