@@ -49,6 +49,7 @@ def bind(
     socket.zap_domain = door.encode()
     if gate is not None:
         gate.guard(socket)
+    socket.ipv6 = "[" in endpoint
     socket.router_mandatory = True
     socket.handshake_ivl = HANDSHAKE_MS
     socket.maxmsgsize = wire.MAX_FRAME_BYTES

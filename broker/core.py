@@ -176,7 +176,7 @@ class BrokerCore:
         self.ledger.totals["protocol_errors"] += 1
         borne = self.manners.offend(peer, now)
         if self.manners.worth_a_line(now):
-            log.warning("refused a message from %s: %s", peer.hex(), error)
+            log.warning("refused a message from %s: %s%s", peer.hex(), error, self.manners.untold())
         if from_worker:
             self.members.refuse(peer, job_id, error)
         else:

@@ -50,8 +50,8 @@ class Door:
     """
 
     __slots__ = (
-        "_allowed", "_breaking", "_guests", "_handlers_of", "_lines", "_made", "_seen", "_shut", "events",
-        "frames", "name", "out", "recv", "skips", "tables", "with_payload",
+        "_allowed", "_breaking", "_guests", "_handlers_of", "_lines", "_made", "_seen", "_shut", "_shut_kept",
+        "events", "frames", "name", "out", "recv", "skips", "tables", "with_payload",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,7 @@ class Door:
         self._shut: list[bytes] = []
         "Connections that were shut since the last look round, and may have an answer on its way."
         self._breaking: list[bytes] = []
+        self._shut_kept = 0
         "Those that were shut before it."
         self._handlers_of = handlers_of
         self._made: dict[Rights, Handlers] = {}
@@ -140,9 +141,10 @@ class Door:
 
     def forget(self, known: Collection[bytes]) -> None:
         """Keep the tables of those who are known, and of those who were turned away last."""
-        if len(self.tables) <= len(known) + SPARE:
+        if len(self.tables) <= len(known) + self._shut_kept + SPARE:
             return
         shut = [peer for peer, table in self.tables.items() if table is SHUT][-MOST_SHUT:]
+        self._shut_kept = len(shut)
         self.tables = {peer: table for peer, table in self.tables.items() if peer in known}
         self.tables.update(dict.fromkeys(shut, SHUT))
         for by_peer in (self._guests, self._lines):

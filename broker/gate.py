@@ -57,7 +57,7 @@ class Gate:
             return True
         if self._manners.worth_a_line(self._clock()):
             who = "a key that is not listed" if listed is None else f"the key {listed.name} ({listed.role})"
-            log.warning("%s was refused at %s: %s", who, domain, public)
+            log.warning("%s was refused at %s: %s%s", who, domain, public, self._manners.untold())
         return False
 
     def report(self) -> None:

@@ -284,8 +284,8 @@ class Loop:
                     handlers[kind](peer, envelope, frame, now)
             except BusError as error:
                 self._malformed(door, peer, envelope, error, now)
-            except IllegalMoveError:
-                self._confused(peer)
+            except Exception as error:
+                self._confused(door, peer, error, now)
             # After a large message: asking is cheaper than to be told by an exception that nothing is there.
             if size >= wire.COPY_BELOW_BYTES and not door.events(_EVENTS) & _POLLIN:
                 return
@@ -321,15 +321,18 @@ class Loop:
                 self._malformed(door, peer, envelope, error, now)
                 if door.tables.get(peer) is SHUT:
                     break
-            except IllegalMoveError:
-                self._confused(peer)
+            except Exception as error:
+                self._confused(door, peer, error, now)
             if not count % AT_ONCE:
                 self._send(now)
         return count
 
-    def _confused(self, peer: bytes) -> None:
+    def _confused(self, door: Door, peer: bytes, error: Exception, now: float) -> None:
+        """A bug of ours, which must not end the broker. Whoever has found it does not get to use it twice."""
         self.core.ledger.totals["illegal_moves"] += 1
-        log.exception("a bug of the broker: message from %s dropped", peer.hex())
+        log.error("a bug of the broker: message from %s dropped", peer.hex(), exc_info=error)
+        if not isinstance(error, IllegalMoveError):
+            self._turn_away(door, peer, now)
 
     def _malformed(self, door: Door, peer: bytes, envelope: bytes, error: BusError, now: float) -> None:
         """Answer what was refused; turn away whoever has no business here, or did it once too often."""

@@ -25,8 +25,7 @@ class Manners:
         self._lines_in = 0
         "The second whose lines are counted."
         self._lines = 0
-        self.untold = 0
-        "Lines that were not written since the last one that was."
+        self._untold = 0
 
     def offend(self, peer: bytes, now: float, weight: float = 1.0) -> bool:
         """Count an offence. False: it was one too many."""
@@ -46,6 +45,11 @@ class Manners:
             self._lines_in, self._lines = second, 0
         self._lines += 1
         if self._lines > LINES_PER_S:
-            self.untold += 1
+            self._untold += 1
             return False
         return True
+
+    def untold(self) -> str:
+        """What to put behind such a line: how many were not written since the last one that was."""
+        untold, self._untold = self._untold, 0
+        return f" (and {untold} more like it)" if untold else ""

@@ -85,6 +85,7 @@ class Line:
     def open(self, now: float) -> None:
         """Ask for a fresh socket and greet the broker."""
         self.state = LineState.OPENING
+        self.refusal = None
         self.dial = True
         self.redial_at = inf
         self.missed = 0

@@ -62,6 +62,7 @@ class _Wire:
     def __init__(self, context: zmq.Context[Any], address: str, key: KeyFile | None) -> None:
         sock = context.socket(zmq.DEALER)
         handshake.show_key(sock, key)
+        sock.ipv6 = "[" in address
         sock.linger = LINGER_MS
         sock.sndhwm = sock.rcvhwm = HIGH_WATER
         sock.setsockopt(zmq.MAXMSGSIZE, wire.MAX_FRAME_BYTES)

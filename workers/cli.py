@@ -167,6 +167,7 @@ def _checked(address: str) -> str:
     if address.startswith(("tcp://", "ipc://")):
         with zmq.Context() as context, context.socket(zmq.DEALER) as probe:
             probe.linger = 0
+            probe.ipv6 = "[" in address
             with suppress(zmq.ZMQError):
                 probe.connect(address)
                 return address

@@ -181,14 +181,17 @@ class WorkerCore:
             self.desk.dispatch(now, out)
 
     def refused(self, index: int, error: BusError, now: float, out: Actions) -> None:
-        """A broker does not let this worker in: the end, unless there are others that do."""
+        """A broker does not let this worker in: the end, if none ever did.
+
+        One that did may do so again, and what refuses need not be it: nothing has been proven by then.
+        """
         link = self.links[index]
         if not link.is_open:
             return
         if link.refusal is None:
             out.append(Log(ERROR, error.message))
         link.refusal = error
-        if all(other.refusal is not None for other in self.links):
+        if not self.links.ever_registered and all(other.refusal is not None for other in self.links):
             self._give_up(error, now, out)
         else:
             self._lose(link, "does not take this worker", now, out)
@@ -241,8 +244,10 @@ class WorkerCore:
             link.refusals += 1
             if link.refusals >= REFUSALS:
                 message = f"a newer worker took over the id {self.worker!r}: give each worker its own --id"
-                self.refused(link.index, Conflict(message), now, out)
-                return
+                link.refusal = Conflict(message)
+                if all(isinstance(other.refusal, Conflict) for other in self.links):
+                    self._give_up(link.refusal, now, out)
+                    return
         self._lose(link, "has left", now, out)
 
     def _lose(self, link: Link, why: str, now: float, out: Actions) -> None:

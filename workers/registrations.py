@@ -31,6 +31,8 @@ class Registrations:
         random: Callable[[], float],
     ) -> None:
         self.links = [Link(index, address, timing, referee, random) for index, address in enumerate(brokers)]
+        self.ever_registered = False
+        "Whether any broker has ever taken this worker."
         self._places = places
         self._offer = offer
 
@@ -80,6 +82,7 @@ class Registrations:
         news = link.state is LinkState.CONNECTING
         link.welcome(header, now)
         if news:
+            self.ever_registered = True
             out.append(Log(INFO, f"registered with broker {header.broker} at {link.address}"))
             self.rebalance(out)
         return news

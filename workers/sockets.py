@@ -81,6 +81,7 @@ class BrokerSocket:
     ) -> None:
         self.socket = context.socket(zmq.DEALER)
         handshake.show_key(self.socket, key)
+        self.socket.ipv6 = "[" in address
         self.monitor = self.socket.get_monitor_socket(handshake.WATCHED)
         self.socket.linger = 0
         self.socket.sndhwm = SEND_AHEAD

@@ -17,6 +17,7 @@ import pytest
 import zmq
 
 from voicebus.broker.loop import Loop
+from voicebus.client import Client
 from voicebus.common import bundles, wire
 from voicebus.common.config import Broker, Config, Worker
 
@@ -389,3 +390,21 @@ def test_stopping_finishes_what_runs_and_answers_the_rest(bus: Running) -> None:
     assert worker.recv(wire.GOODBYE)
     bus.thread.join(10)
     assert not bus.thread.is_alive()
+
+
+def test_a_broker_listens_on_ipv6_too(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """Caught: the address was refused, and the sentence asked whether another broker was running."""
+    broker = Broker(journal=None, frontend="tcp://[::1]:*", backend="tcp://[::1]:*")
+    try:
+        loop = Loop(Config(broker=broker))
+    except zmq.ZMQError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        with Client(loop.endpoints[0]) as client:
+            assert client.status()["broker"] == "broker"
+    finally:
+        loop.stop()
+        loop.stop()
+        thread.join(10)

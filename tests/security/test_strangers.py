@@ -276,3 +276,20 @@ def test_a_browser_that_comes_by_is_shown_out(bus: Running) -> None:
         browser.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
         assert is_hung_up(browser)
     assert is_served(bus)
+
+
+def test_a_bug_that_a_message_finds_costs_its_sender_the_connection_and_not_the_broker(
+    bus: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three such were found by review: each was an exception of another kind, and each ended the broker."""
+
+    def broken(*_: object) -> None:
+        raise OverflowError("a bug")
+
+    monkeypatch.setattr(bus.loop.core.intake, "submit", broken)
+    flood = RawPeer(bus.frontend)
+    flood.flood(1, wire.pack_envelope(wire.SUBMIT, bytes(15) + b"\1"), pack(["tone"]), b"text")
+    assert flood.is_cut_off()
+    monkeypatch.undo()
+    assert bus.status()["totals"]["illegal_moves"] == 1
+    assert is_served(bus)

@@ -345,7 +345,7 @@ def test_one_goodbye_means_the_broker_left_two_in_answer_to_ready_that_we_are_re
     assert "--id" in world.error.message
 
 
-def test_a_worker_goes_on_for_those_that_let_it_in_and_ends_where_nobody_does() -> None:
+def test_a_worker_goes_on_for_those_that_let_it_in() -> None:
     world = ready_world(brokers=2, slots=2)
     world.give(1, link=0)
     world.give(1, link=1)
@@ -356,11 +356,18 @@ def test_a_worker_goes_on_for_those_that_let_it_in_and_ends_where_nobody_does() 
     world.tick(60)
     world.do(world.core.refused, 0, Unauthorized("revoked"), world.now)
     assert world.log.count("revoked") == 1, "said once, however often it is tried"
-    world.do(world.core.refused, 1, Unauthorized("here too"), world.now)
-    for slot in range(2):
-        world.die(slot)
+    assert world.exit is None
+
+
+def test_a_worker_that_is_let_in_nowhere_ends() -> None:
+    world = World(brokers=2)
+    world.loaded()
+    world.do(world.core.refused, 0, Unauthorized("not here"), world.now)
+    assert world.exit is None
+    world.do(world.core.refused, 1, Unauthorized("nor here"), world.now)
+    world.die(0)
     assert isinstance(world.error, Unauthorized)
-    assert world.error.message == "here too"
+    assert world.error.message == "nor here"
 
 
 def test_stop_returns_what_waits_finishes_what_runs_and_exits() -> None:

@@ -40,6 +40,22 @@ def test_a_broker_that_lets_a_worker_in_again_has_it_again() -> None:
     assert world.core.error is None, "the first one takes it"
 
 
+def test_a_worker_that_was_let_in_once_goes_on_trying() -> None:
+    """Caught: whoever listened at the broker's port while it was away ended all its workers for good."""
+    world = ready_world()
+    world.do(world.core.refused, 0, Unauthorized("not any more"), world.now)
+    for _ in range(20):
+        world.tick(1)
+        if world.core.links[0].state is LinkState.CONNECTING:
+            world.do(world.core.refused, 0, Unauthorized("not any more"), world.now)
+    assert world.core.error is None
+    assert len([line for line in world.log if line == "not any more"]) == 1
+    while world.core.links[0].state is not LinkState.CONNECTING:
+        world.tick(1)
+    world.welcome()
+    assert world.core.is_ready
+
+
 def test_handshakes_that_break_off_are_told_once() -> None:
     world = World()
     world.loaded()
