@@ -129,7 +129,7 @@ class ClientLost(BusError):
 
 
 class StorageError(BusError):
-    """The broker's journal cannot be written or read."""
+    """What has to be kept cannot be written or read."""
 
     code = "storage_error"
     http_status = 507

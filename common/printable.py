@@ -31,7 +31,7 @@ def refuse_unprintable(field: str, text: str, *, lines: bool = False) -> None:
     for at, letter in enumerate(text, 1):
         if not is_printable(letter) and not (lines and letter in _ROOMY):
             raise BadRequest(
-                f"{field} has a character that does not show (U+{ord(letter):04X}, the {at}th): leave it out"
+                f"{field} has a character that does not show (U+{ord(letter):04X}, number {at}): leave it out"
             )
 
 

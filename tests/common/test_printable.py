@@ -45,6 +45,6 @@ def test_what_does_not_show_is_refused_and_escaped(text: str) -> None:
 
 def test_words_of_several_lines_may_have_line_feeds_and_no_more() -> None:
     refuse_unprintable("consent", "one\ntwo\tthree", lines=True)
-    with pytest.raises(BadRequest, match=r"U\+001B, the 5th"):
+    with pytest.raises(BadRequest, match=r"U\+001B, number 5"):
         refuse_unprintable("consent", "one\n\x1b[2J", lines=True)
     assert printable("one\ntwo\x1b", lines=True) == "one\ntwo\\u001b"

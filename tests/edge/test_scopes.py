@@ -305,6 +305,7 @@ def test_no_voice_is_added_or_removed_without_a_trace(bus: Bus, tmp_path: Path) 
         answer = http.post("/v1/audio/voices", data=form, files={"audio_sample": ("a", wav)})
         assert "nothing was done" in refused(answer, 507, "storage_error")
         assert str(tmp_path) not in answer.text
+        assert "journal" not in answer.json()["title"], "which is the broker's, and well"
         assert http.get("/v1/audio/voices/nina").status_code == 404
         VoiceStore(tmp_path / "voices").add("nina", io.BytesIO(wav).getvalue(), consent="Nina agreed")
         refused(http.delete("/v1/audio/voices/nina"), 507, "storage_error")
