@@ -105,7 +105,9 @@ class Journal:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._take()
+            self._keep_private()
             self._db = self._connect()
+            self._keep_private()  # it may be another file, to which a damaged one was saved
             return self._recover()
         except (OSError, sqlite3.Error, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
             self.close()
@@ -122,6 +124,12 @@ class Journal:
             self._lock = -1
 
     # ---- opening
+
+    def _keep_private(self) -> None:
+        """Texts are nobody else's, in a folder that others may enter too. SQLite's log has the same mode."""
+        os.close(os.open(self._folder / DATABASE, os.O_RDWR | os.O_CREAT, 0o600))
+        for path in self._folder.glob(f"{DATABASE}*"):
+            path.chmod(0o600)
 
     def _take(self) -> None:
         path = self._folder / "lock"

@@ -84,6 +84,26 @@ def test_a_new_attempt_follows_on_from_whole_segments(journal: Journal) -> None:
     assert [pcm for _, _, pcm in journal.read(Read(job, b"", 0, 9)).chunks] == [b"keep", b"anew"]
 
 
+def test_texts_are_nobody_elses_even_in_a_folder_that_others_may_enter(tmp_path: Path) -> None:
+    """Caught: in a folder that was there already, with the usual mode, anybody could read the database."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o755)
+    before = os.umask(0o022)
+    try:
+        sqlite3.connect(folder / DATABASE).close()
+        (folder / DATABASE).touch(mode=0o644)
+        journal = Journal(folder)
+        journal.open()
+        journal.write(spoken(1, b"one!"))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in folder.glob(f"{DATABASE}*")}
+        journal.close()
+    finally:
+        os.umask(before)
+    assert modes.pop(DATABASE) == 0o600
+    assert modes, "it has a log beside it"
+    assert set(modes.values()) == {0o600}
+
+
 def test_two_brokers_cannot_share_a_folder(journal: Journal, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="held by another broker"):
         Journal(tmp_path / "state").open()
