@@ -116,9 +116,9 @@ def test_an_answer_of_another_size_is_an_error(programs: Programs) -> None:
 def test_a_refused_job_is_an_error_with_its_code(programs: Programs) -> None:
     with Stand(VOICEBUS, programs, answer_bytes=200, workers=1, credit=4) as stand:
         command = [str(programs.load), "--connect", stand.frontend, "--dialect", "vb1", "--seconds", "0.1"]
-        done = subprocess.run(
-            [*command, "--voice", "No Voice!"], capture_output=True, text=True, timeout=30, check=True
-        )
+        # Fewer than the broker bears of one connection.
+        some = ["--rate", "100", "--warmup", "0", "--voice", "No Voice!"]
+        done = subprocess.run([*command, *some], capture_output=True, text=True, timeout=30, check=True)
     got = json.loads(done.stdout)
     assert got["first_code"] == "protocol_error"
     assert got["failed"] == got["answered"] == got["errors"] > 0
