@@ -28,7 +28,7 @@ from ..common.messages import Done, Failed, Spoken, Started, Submit, decode, enc
 from .admission import Admission
 from .attempts import Attempts
 from .clientele import Clientele
-from .durable import Durables, lookup
+from .durable import Durables
 from .entries import Entry, Page, Read, Recovered
 from .intake import Intake, not_kept, stopping
 from .invariants import check_invariants
@@ -132,15 +132,6 @@ class BrokerCore:
             self.ledger.client(peer, now)
             self.ledger.totals["refused"] += 1
             self.ledger.refuse(peer, envelope[4:20], 0, error)
-
-    def tenant_of(self, job_id: bytes) -> str | None:
-        """Whose job this is, or was; None if nothing of it is known here."""
-        durables = self.durables
-        job = self._jobs.get(job_id) or durables.pending.get(job_id) or durables.ending.get(job_id)
-        if job is not None:
-            return job.submit.tenant
-        ended = self.results.finished.get(job_id) or lookup(durables, job_id)
-        return None if ended is None else ended.tenant
 
     def fetch(self, peer: bytes, envelope: bytes, now: float) -> None:
         """Tell what became of a job, and send a page of its result."""

@@ -14,6 +14,7 @@ from ..common import wire
 from ..common.errors import Forbidden
 from ..common.messages import decode_submit
 from . import admin
+from .durable import lookup
 from .intake import not_kept
 from .roles import Rights
 
@@ -62,11 +63,21 @@ def _ask_as_tenant(
     now: float,
 ) -> None:
     """Another tenant's job is none: who guesses its id, or has found it, learns not even that it is one."""
-    tenant = core.tenant_of(envelope[4:20])
+    tenant = _tenant_of(core, envelope[4:20])
     if tenant is None or rights.sees(tenant):
         verb(peer, envelope, header, payload, now)
     elif envelope[3] == wire.FETCH:
         core.refuse(peer, envelope, not_kept(), now)
+
+
+def _tenant_of(core: BrokerCore, job_id: bytes) -> str | None:
+    """Whose job this is, or was; None if nothing of it is known here."""
+    durables = core.durables
+    job = core.ledger.jobs.get(job_id) or durables.pending.get(job_id) or durables.ending.get(job_id)
+    if job is not None:
+        return job.submit.tenant
+    ended = core.results.finished.get(job_id) or lookup(durables, job_id)
+    return None if ended is None else ended.tenant
 
 
 def worker_verbs(core: BrokerCore, rights: Rights) -> WorkerHandlers:

@@ -11,7 +11,8 @@ import msgspec
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from voicebus.common import wire
+from tests.broker.test_loop import Peer as KeylessPeer
+from voicebus.common.handshake import show_key
 from voicebus.common.keyring import KeyFile
 
 TIMEOUT_MS = 10_000
@@ -24,16 +25,13 @@ SETTLED = (
 )
 
 
-class Peer:
+class Peer(KeylessPeer):
     """A DEALER that shows `key`, or none, and notes how its handshakes go."""
 
     def __init__(self, context: zmq.Context[Any], address: str, key: KeyFile | None = None) -> None:
         self.socket = context.socket(zmq.DEALER)
         self.socket.linger = 0
-        if key is not None:
-            self.socket.curve_serverkey = key.server.encode()
-            self.socket.curve_publickey = key.public.encode()
-            self.socket.curve_secretkey = key.secret.encode()
+        show_key(self.socket, key)
         self.monitor = self.socket.get_monitor_socket(SETTLED | zmq.EVENT_DISCONNECTED)
         self.socket.connect(address)
 
@@ -52,18 +50,6 @@ class Peer:
         """Wait for the end of the connection."""
         while self.event()[0] != zmq.EVENT_DISCONNECTED:
             pass
-
-    def send(self, kind: int, *frames: bytes, job: bytes = wire.NO_JOB, **fields: int) -> None:
-        self.socket.send_multipart([wire.pack_envelope(kind, job, **fields), *frames])
-
-    def recv(self, *wanted: int) -> list[bytes]:
-        """The next message, or the next of a kind wanted; heartbeats are passed over."""
-        while True:
-            assert self.socket.poll(TIMEOUT_MS), "no message came"
-            frames = self.socket.recv_multipart()
-            kind = frames[0][3]
-            if kind in wanted or (not wanted and kind != wire.HEARTBEAT):
-                return frames
 
     def close(self) -> None:
         self.socket.disable_monitor()
